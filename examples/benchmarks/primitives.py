@@ -1,0 +1,204 @@
+"""Neighbour search, farthest points and voxel grids, timed beside SciPy, Open3D and plain NumPy.
+
+Every result is compared with another implementation before anything is timed. Times are the median and the range of
+repeated calls after a warm-up, in milliseconds, and include building whatever index an implementation needs. The JSON
+goes to standard output, or to a file with `--output`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from rotaware.kernels import farthest_point_sampling, knn, radius_search, voxel_downsample
+
+NEIGHBORS = 16
+VERSIONS_OF = ("rotaware", "numba", "numpy", "scipy", "torch", "open3d")
+
+
+def room_surface(count: int, seed: int = 0) -> Tensor:
+    """Walls of a 4 m room with 5 mm of noise, as a depth camera sees them: (count, 3) float32, metres."""
+    generator = torch.Generator().manual_seed(seed)
+    points = 4 * torch.rand(count, 3, generator=generator)
+    wall = torch.randint(0, 3, (count,), generator=generator)
+    points[torch.arange(count), wall] = 4.0 * torch.randint(0, 2, (count,), generator=generator)
+    return points + 0.005 * torch.randn(count, 3, generator=generator)
+
+
+def naive_farthest(points: np.ndarray, count: int) -> np.ndarray:
+    """One pass over all points for each sample."""
+    distance = np.full(len(points), np.inf)
+    samples = np.zeros(count, np.int64)
+    for place in range(1, count):
+        offset = points - points[samples[place - 1]]
+        np.minimum(distance, (offset * offset).sum(1), out=distance)
+        samples[place] = distance.argmax()
+    return samples
+
+
+def scipy_knn(points: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and indices."""
+    return cKDTree(points).query(points, NEIGHBORS, workers=threads)
+
+
+def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median, fastest and slowest call in milliseconds."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
+
+
+def require(agrees: bool, operation: str) -> None:
+    """End the run where a result is wrong: no timing of it is worth reporting."""
+    if not agrees:
+        raise SystemExit(f"{operation}: the result differs from the reference, nothing is reported")
+
+
+def check(points: Tensor) -> None:
+    """Compare each operation with another implementation on a small cloud."""
+    rows = points.double().numpy()
+    tree = cKDTree(rows)
+    distance, _ = tree.query(rows, NEIGHBORS)
+    require(np.allclose(knn(points, NEIGHBORS).distance, distance, rtol=1e-6), "knn")
+    inside = tree.query_ball_point(rows, 0.2, return_length=True)
+    require(bool((radius_search(points, 0.2).offsets.diff().numpy() == inside).all()), "radius_search")
+    samples = farthest_point_sampling(points, len(points) // 4).numpy()
+    require(bool((samples == naive_farthest(rows, len(samples))).all()), "farthest_point_sampling")
+    cells = np.unique(np.floor(rows / 0.05), axis=0, return_index=True)[1]
+    found = voxel_downsample(points, 0.05, rule="first").index.numpy()
+    require(bool((found == np.sort(cells)).all()), "voxel_downsample")
+
+
+def open3d_calls(points: Tensor, voxel: float, radius: float, samples: int) -> dict[str, Callable[[], Any]]:
+    """The same operations in Open3D, on all its threads."""
+    import open3d
+
+    tensor = open3d.core.Tensor(points.numpy())
+    cloud = open3d.t.geometry.PointCloud(tensor)
+
+    def search(prepare: str, query: str, value: float) -> Any:
+        index = open3d.core.nns.NearestNeighborSearch(tensor)
+        getattr(index, prepare)(*([] if prepare == "knn_index" else [value]))
+        return getattr(index, query)(tensor, value)
+
+    return {
+        "knn": lambda: search("knn_index", "knn_search", NEIGHBORS),
+        "radius_search": lambda: search("fixed_radius_index", "fixed_radius_search", radius),
+        "farthest_point_sampling": lambda: cloud.farthest_point_down_sample(samples),
+        "voxel_downsample": lambda: cloud.voxel_down_sample(voxel),
+    }
+
+
+def time_all(count: int, repeats: int, threads: list[int], *, naive: bool, open3d: bool) -> list[dict[str, Any]]:
+    """One record per operation and implementation on a cloud of `count` points."""
+    points = room_surface(count)
+    rows = points.double().numpy()
+    # Radii and voxels that hold a few tens and about four points at any density of the 96 square metres of wall.
+    spacing = (96 / count) ** 0.5
+    voxel, radius, samples = 2 * spacing, 3 * spacing, count // 4
+    ours = {
+        "knn": lambda: knn(points, NEIGHBORS),
+        "radius_search": lambda: radius_search(points, radius),
+        "farthest_point_sampling": lambda: farthest_point_sampling(points, samples),
+        "voxel_downsample": lambda: voxel_downsample(points, voxel),
+    }
+    records = []
+
+    def record(operation: str, implementation: str, number: int | None, call: Callable[[], object]) -> None:
+        labels = {"operation": operation, "points": count, "implementation": implementation, "threads": number}
+        records.append(labels | timed(call, repeats))
+
+    for number in threads:
+        torch.set_num_threads(number)
+        for operation, call in ours.items():
+            record(operation, "rotaware", number, call)
+        record("knn", "scipy cKDTree", number, partial(scipy_knn, rows, number))
+    if open3d:
+        for operation, call in open3d_calls(points, voxel, radius, samples).items():
+            # Its sampler is the naive one too: minutes on a large cloud.
+            if naive or operation != "farthest_point_sampling":
+                record(operation, "open3d", None, call)
+    record("voxel_downsample", "numpy unique", 1, lambda: np.unique(np.floor(rows / voxel), axis=0, return_index=True))
+    if naive:
+        record("farthest_point_sampling", "numpy naive", 1, lambda: naive_farthest(rows, samples))
+    return records
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what the times were taken."""
+    installed = {name: importlib.util.find_spec(name) is not None for name in VERSIONS_OF}
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "system": platform.platform(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name, present in installed.items() if present},
+    }
+
+
+def processor_name() -> str:
+    """The processor's own name where Linux tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Check, time, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small clouds and few repeats: a test of this script")
+    parser.add_argument("--output", type=Path, help="file for the JSON, replaced when the run is complete")
+    options = parser.parse_args(arguments)
+    report = environment()
+    check(room_surface(2000))
+    open3d = importlib.util.find_spec("open3d") is not None
+    repeats, threads = (2, [1]) if options.quick else (7, [1, 2])
+    report["results"] = []
+    for count in (2000,) if options.quick else (30_000, 200_000):
+        report["results"] += time_all(count, repeats, threads, naive=count <= 30_000, open3d=open3d)
+    text = json.dumps(report, indent=1)
+    if options.output is None:
+        print(text)
+    else:
+        unfinished = options.output.with_name(options.output.name + ".partial")
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        os.replace(unfinished, options.output)
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What both reports show: thinned clouds, poses with their residuals, a starting pose that fits on the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from .result import Registration, Status
+
+# The residual colours end here: twice the distance at which verification still counts a point as overlapping.
+_RESIDUAL_LIMIT_VOXELS = 3.0
+# Above this the nearest-neighbour tree is built on an even share of the target, to bound time and memory.
+_MAX_TREE_POINTS = 2_000_000
+# "Before" is drawn as given while the clouds are at most this many radii apart; else side by side.
+_MAX_GAP_RADII = 6.0
+
+_REPORTED_LABELS: dict[Status, str] = {
+    "registered": "Reported pose",
+    "ambiguous": "Best of several",
+    "not_registered": "Best guess, not accepted",
+}
+_UNIT_SYMBOLS = {"metre": "m", "meter": "m", "centimetre": "cm", "millimetre": "mm", "inch": "in", "foot": "ft"}
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A pose to look at. `matrix` (4, 4) float64, user units; `residual` (S,) of the scene's source points, same."""
+
+    label: str
+    matrix: np.ndarray
+    rotation_deg: float
+    translation: float
+    score: float | None
+    residual: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Thinned clouds, float64 in the user's frames and units, in an order whose every prefix is an even sample."""
+
+    source: np.ndarray  # (S, 3)
+    target: np.ndarray  # (N, 3)
+    source_total: int
+    target_total: int
+    start: np.ndarray  # (4, 4), where the source is drawn "before"
+    start_shifted: bool
+    poses: tuple[Pose, ...]  # the reported pose first
+    residual_limit: float
+    up: np.ndarray  # (3,) in the target's frame
+    unit: str
+
+
+def build_scene(
+    registration: Registration, source_points: ArrayLike, target_points: ArrayLike, *, budget: int, max_poses: int
+) -> Scene:
+    """Gathers what the reports draw.
+
+    Args:
+        registration: its poses may be missing.
+        source_points: (N, 3), the rows given to `register`; rows that are not finite are left out.
+        target_points: (M, 3), the same.
+        budget: most points kept per cloud.
+        max_poses: the reported pose and the first alternatives, at most so many.
+    Raises:
+        ValueError: an array is not (N, 3).
+    """
+    source_all = _finite_points(source_points, "source_points")
+    target_all = _finite_points(target_points, "target_points")
+    source, target = _thin(source_all, budget), _thin(target_all, budget)
+    limit = _RESIDUAL_LIMIT_VOXELS * registration.voxel
+    if not (np.isfinite(limit) and limit > 0):
+        limit = 0.02 * max(radius(target), 1e-9)
+    start, shifted = _starting_pose(source, target)
+    return Scene(
+        source=source,
+        target=target,
+        source_total=len(source_all),
+        target_total=len(target_all),
+        start=start,
+        start_shifted=shifted,
+        poses=_poses(registration, source, target_all, max_poses),
+        residual_limit=limit,
+        up=_guess_up(target),
+        unit=unit_symbol(registration.target.unit),
+    )
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`points` (N, 3) moved by `matrix` (4, 4)."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def middle(points: np.ndarray) -> np.ndarray:
+    """Median per axis, (3,)."""
+    return np.median(points, axis=0) if len(points) else np.zeros(3)
+
+
+def radius(points: np.ndarray) -> float:
+    """Half the diagonal of the box that holds nearly all points."""
+    if len(points) == 0:
+        return 0.0
+    low, high = np.percentile(points, (1.0, 99.0), axis=0)
+    return float(np.linalg.norm(high - low)) / 2
+
+
+def unit_symbol(unit: str) -> str:
+    """Short form of a unit's name; empty when the unit is unknown."""
+    return "" if unit in ("auto", "unknown", "none") else _UNIT_SYMBOLS.get(unit, unit)
+
+
+def format_length(value: float, unit: str) -> str:
+    """A length with three digits and its unit.
+
+    >>> format_length(0.01834, "m"), format_length(1234.5, "mm")
+    ('0.0183 m', '1234 mm')
+    """
+    if not np.isfinite(value):
+        return "n/a"
+    digits = f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    return f"{digits} {unit}".rstrip()
+
+
+def verdict_title(registration: Registration) -> str:
+    """The status as a title."""
+    return registration.status.replace("_", " ").upper()
+
+
+def reason_sentence(registration: Registration) -> str:
+    """The reason, starting with a capital."""
+    text = registration.reason.strip()
+    return text[:1].upper() + text[1:] if text else "No reason given"
+
+
+def headline(registration: Registration, scene: Scene) -> list[tuple[str, str]]:
+    """The few numbers that belong beside the verdict, as (name, value with unit)."""
+    rows = []
+    if scene.poses:
+        rows.append(("Rotation", f"{scene.poses[0].rotation_deg:.1f}°"))
+        rows.append(("Translation", format_length(scene.poses[0].translation, scene.unit)))
+        if abs(registration.scale - 1.0) > 1e-9:
+            rows.append(("Scale", f"{registration.scale:.6g}"))
+    if registration.metrics is not None:
+        rows.append(("Overlap", f"{100 * registration.metrics.overlap_source:.0f} %"))
+        rows.append(("Residual", format_length(registration.metrics.residual_median, scene.unit)))
+    rows.append(("Confidence", f"{registration.confidence:.2f}"))
+    return rows
+
+
+def _finite_points(points: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(f"{name}: expected shape (N, 3), got {array.shape}")
+    return array[np.isfinite(array).all(axis=1)]
+
+
+def _thin(points: np.ndarray, budget: int) -> np.ndarray:
+    """At most `budget` rows in random order, the same on every run. Strides would alias with scan lines."""
+    order = np.random.default_rng(0).permutation(len(points))
+    return points[order[:budget]]
+
+
+def _poses(registration: Registration, source: np.ndarray, target: np.ndarray, max_poses: int) -> tuple[Pose, ...]:
+    candidates: list[tuple[str, np.ndarray, float | None]] = []
+    reported = registration.T_target_source
+    if reported is not None:
+        candidates.append((_REPORTED_LABELS[registration.status], reported, None))
+    for number, hypothesis in enumerate(registration.alternatives, start=1):
+        if reported is None or not np.allclose(hypothesis.T_target_source, reported, rtol=1e-9, atol=1e-12):
+            candidates.append((f"Alternative {number}", hypothesis.T_target_source, hypothesis.score))
+    if not candidates or len(target) == 0:
+        return ()
+    tree = cKDTree(target[:: 1 + (len(target) - 1) // _MAX_TREE_POINTS])
+    poses = []
+    for label, given, score in candidates[:max_poses]:
+        matrix = np.asarray(given, dtype=np.float64)
+        residual = tree.query(transform(matrix, source))[0] if len(source) else np.zeros(0)
+        rotation_deg = float(np.degrees(Rotation.from_matrix(matrix[:3, :3]).magnitude()))
+        poses.append(Pose(label, matrix, rotation_deg, float(np.linalg.norm(matrix[:3, 3])), score, residual))
+    return tuple(poses)
+
+
+def _starting_pose(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Identity, or a shift that puts the source beside the target when the frames lie far apart (map coordinates)."""
+    start = np.eye(4)
+    gap = middle(target) - middle(source)
+    reach = radius(source) + radius(target)
+    if float(np.linalg.norm(gap)) <= _MAX_GAP_RADII * reach:
+        return start, False
+    start[:3, 3] = gap + np.array([1.1 * reach, 0.0, 0.0])
+    return start, True
+
+
+def _guess_up(target: np.ndarray) -> np.ndarray:
+    """-y for points that fill the cone of a camera at the origin looking along +z, as RGB-D fragments do; else +z."""
+    x, y, z = target.T
+    in_cone = (z > 0) & (np.abs(x) < 1.2 * z) & (np.abs(y) < z)
+    camera_frame = len(target) > 0 and in_cone.mean() > 0.95 and 0.1 < (x > 0).mean() < 0.9
+    return np.array([0.0, -1.0, 0.0]) if camera_frame else np.array([0.0, 0.0, 1.0])

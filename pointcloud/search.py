@@ -1,0 +1,121 @@
+"""Global search: correspondences, hypotheses, and the evidence that ranks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .descriptors import mutual_matches
+from .estimators import Matches, distinct, hypotheses, inliers, support
+from .refine import Refiner
+from .verify import Evidence, gather_evidence
+from .view import View
+
+# Poses per correspondence set whose surfaces are compared.
+HYPOTHESES = 24
+# Guarded refinement: a pose further than this (voxels, radians) from where it started has left its basin.
+MAX_SHIFT = 4.0
+MAX_TURN = np.radians(12.0)
+# Share of surface evidence and of correspondence support that a refined pose must keep. Where little overlaps, ICP
+# slides along it (real fragments bend, so surfaces can fit better off the truth), and correspondences notice.
+KEEP_EVIDENCE = 0.98
+KEEP_SUPPORT = 0.9
+
+
+@dataclass(frozen=True)
+class Putative:
+    """Mutual matches between two views, and the rows they came from."""
+
+    matches: Matches
+    source_rows: np.ndarray
+    target_rows: np.ndarray
+    turned: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pose (voxels, canonical frames) with what speaks for and against it."""
+
+    pose: np.ndarray
+    support: float  # correspondences that agree, weighted
+    evidence: Evidence
+    putative: Putative
+    refine: str = "none"
+
+    @property
+    def score(self) -> float:
+        """Support, discounted by free-space conflicts; surfaces decide where correspondences are silent."""
+        return (self.support + 1e-3 * self.evidence.matched) * self.evidence.agreement
+
+
+def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
+    """Mutually nearest descriptors; `source` already turned over if `turned`."""
+    rows, partners, similarity = mutual_matches(source.descriptors, target.descriptors)
+    matches = Matches(
+        source.points[rows],
+        target.points[partners],
+        source.normals[rows],
+        target.normals[partners],
+        similarity.astype(np.float64),
+    )
+    return Putative(matches, rows, partners, turned)
+
+
+def search(source: View, target: View) -> list[Candidate]:
+    """Candidate poses from descriptors, best first.
+
+    If a cloud may have been seen from either side, the source is matched as it is and turned over.
+    """
+    both_sides = len(source.sensors) > 1 or len(target.sensors) > 1
+    found: list[Candidate] = []
+    for turned in (False, True) if both_sides else (False,):
+        view = source.turned() if turned else source
+        putative = putative_matches(view, target, turned=turned)
+        poses, _ = hypotheses(putative.matches, HYPOTHESES)
+        found += [candidate(view, target, pose, putative) for pose in [*poses, *axis_alignments(view, target)]]
+    order = sorted(range(len(found)), key=lambda c: -found[c].score)
+    poses = np.stack([found[c].pose for c in order])
+    return [found[order[k]] for k in distinct(poses, source.centre, len(order))]
+
+
+def axis_alignments(source: View, target: View) -> list[np.ndarray]:
+    """The four rotations that lay principal axes on principal axes: all there is to say about shapes without features."""
+    poses = []
+    for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+        pose = np.diag([*map(float, signs), 1.0])
+        pose[:3, 3] = target.centre - pose[:3, :3] @ source.centre
+        poses.append(pose)
+    return poses
+
+
+def candidate(source: View, target: View, pose: np.ndarray, putative: Putative) -> Candidate:
+    """A pose with its support and evidence; `source` turned over like `putative`."""
+    evidence = gather_evidence(source, target, pose, turned=putative.turned)
+    return Candidate(pose, support(putative.matches, pose), evidence, putative)
+
+
+def refined(source: View, target: View, coarse: Candidate, refiner: Refiner) -> Candidate:
+    """`coarse` after local refinement, or `coarse` itself where refinement lost evidence or left the basin."""
+    pose = refiner(coarse.pose)
+    if pose is coarse.pose:
+        return coarse
+    view = source.turned() if coarse.putative.turned else source
+    fine = candidate(view, target, pose, coarse.putative)
+    # The turn is measured about the overlap, where the surfaces are.
+    turn = np.arccos(np.clip((np.trace(pose[:3, :3].T @ coarse.pose[:3, :3]) - 1.0) / 2.0, -1.0, 1.0))
+    anchor = view.points[coarse.evidence.matched_source].mean(axis=0) if coarse.evidence.matched else view.centre
+    shift = np.linalg.norm((pose - coarse.pose) @ np.append(anchor, 1.0))
+    if shift > MAX_SHIFT or turn > MAX_TURN:
+        return replace(coarse, refine="rejected, left the basin")
+    before, after = coarse.evidence, fine.evidence
+    if after.matched * after.agreement < KEEP_EVIDENCE * before.matched * before.agreement:
+        return replace(coarse, refine="rejected, overlap fell")
+    if fine.support < KEEP_SUPPORT * coarse.support:
+        return replace(coarse, refine="rejected, slid off the correspondences")
+    return replace(fine, refine="accepted")
+
+
+def inlier_mask(found: Candidate) -> np.ndarray:
+    """(M,) bool: correspondences that the pose explains."""
+    return inliers(found.putative.matches, found.pose)
