@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from .transforms import pose_error
 
     folder = Path(options.out)
-    truth = _write_pair(folder, options.seed)
+    truth = _write_pair(folder, options.seed, quiet=options.quiet)
     arguments = [str(folder / _SOURCE), str(folder / _TARGET), "--out", str(folder / "result"), "--merged"]
     arguments += ["--threads", str(options.threads)] if options.threads else []
     arguments += ["--quiet"] if options.quiet else []
@@ -53,20 +56,27 @@ def run(options: argparse.Namespace) -> int:
     return int(EXIT_OF_STATUS[registration.status])
 
 
-def _write_pair(folder: Path, seed: int) -> np.ndarray:
+def _write_pair(folder: Path, seed: int, *, quiet: bool) -> np.ndarray:
     """Generate and save the scans; returns the true pose (4, 4), source to target."""
+    if folder.exists() and not folder.is_dir():
+        from rotaware.pointcloud import InputError
+
+        raise InputError(f"cannot write to {str(folder)!r}: it is a file; name a folder with -o")
+    say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, file=sys.stderr, flush=True)
+    say("generating two scans of a room")  # before the slow imports
     import numpy as np
 
     from rotaware.datasets import indoor_pair
-    from rotaware.pointcloud import InputError, PointCloud, write_point_cloud
+    from rotaware.pointcloud import PointCloud, write_point_cloud
 
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"cannot write to {str(folder)!r}: it is a file; name a folder with -o")
+    from .first_run import announce_compilation
+
+    announce_compilation(say, "the scene generator")
     pair = indoor_pair(seed, overlap=_OVERLAP)
     assert pair.T_target_source is not None
     folder.mkdir(parents=True, exist_ok=True)
     write_point_cloud(folder / _SOURCE, PointCloud(pair.source))
     write_point_cloud(folder / _TARGET, PointCloud(pair.target))
     np.savetxt(folder / _TRUTH, pair.T_target_source, fmt="%.17g")
-    print(f"generated {folder}{os.sep}{{{_SOURCE},{_TARGET}}}   true overlap {100 * pair.overlap:.0f} %")
+    say(f"wrote {folder}{os.sep}{{{_SOURCE},{_TARGET}}}   true overlap {100 * pair.overlap:.0f} %")
     return pair.T_target_source

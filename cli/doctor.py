@@ -49,27 +49,12 @@ def _findings() -> tuple[dict[str, str], list[str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     findings["cpu"] = f"{cores} cores usable, numba {numba.get_num_threads()} threads, torch {torch.get_num_threads()}"
     findings["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (not needed)"
-    cache = _numba_cache()
-    findings["numba cache"] = f"{cache} (writable)" if cache else "not writable"
-    if cache is None:
-        problems.append("no writable folder for numba's cache; set NUMBA_CACHE_DIR to one")
+    from rotaware.geo.compile_cache import cache_folder
+
+    findings["numba cache"] = str(cache_folder())
     text, problem = _self_test()
     findings["self-test"] = text
     return findings, problems + ([problem] if problem else [])
-
-
-def _numba_cache() -> str | None:
-    """Where numba keeps compiled code of this package, or None when no such folder can be written."""
-    import numba
-
-    try:
-        return str(numba.njit(cache=True)(_probe).stats.cache_path)
-    except RuntimeError:
-        return None
-
-
-def _probe(value: float) -> float:
-    return value
 
 
 def _self_test() -> tuple[str, str | None]:

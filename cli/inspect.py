@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rotaware.pointcloud.units import guess_unit
-
 from .messages import ExitCode, format_count, format_extent, format_length, format_number
 
 if TYPE_CHECKING:
@@ -47,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
 def describe_cloud(cloud: PointCloud, path: Path) -> dict[str, Any]:
     """Facts about a cloud, as JSON-ready values; lengths in the file's unit."""
     import numpy as np
+
+    from rotaware.pointcloud import guess_unit
 
     points = cloud.points
     finite = points[np.isfinite(points).all(axis=1)]

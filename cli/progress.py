@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_SECONDS = 5.0
 _NAME_WIDTH = 22
+_AGAIN = "not convinced yet: a second look with smaller voxels"
 
 
 class Progress:
@@ -46,6 +47,7 @@ class LineProgress(Progress):
         self._heartbeat = heartbeat
         self._lock = threading.Lock()
         self._running: tuple[str, float] | None = None
+        self._reached = 0
         self._last_line = time.monotonic()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -58,6 +60,9 @@ class LineProgress(Progress):
 
     def on_stage(self, stage: Stage) -> None:
         label = f"[{stage.index}/{stage.total}] {stage.name}"
+        if stage.index < self._reached:
+            self.say(_AGAIN)
+        self._reached = stage.index
         if stage.done:
             self._running = None
             self.say(f"{label:<{_NAME_WIDTH + 6}} {stage.note:<48} {stage.seconds:6.1f} s")
@@ -98,6 +103,9 @@ class BarProgress(Progress):
         self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def on_stage(self, stage: Stage) -> None:
+        if self._tasks and stage.index < max(self._tasks):
+            self.say(_AGAIN)
+            self._tasks.clear()
         if stage.index not in self._tasks:
             label = f"[{stage.index}/{stage.total}] {stage.name}"
             self._tasks[stage.index] = self._bars.add_task(label, total=None, note=stage.note)

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotaware.pointcloud.units import guess_unit
-
 from .messages import EXIT_OF_STATUS, METRES_PER_UNIT, format_count, format_extent
 from .options import count, report_formats, vector3, voxel_length
 from .progress import Progress, make_progress
@@ -101,7 +99,7 @@ def register_files(options: argparse.Namespace) -> Registration:
             print(line, file=sys.stderr)
     print("\n".join(verdict_lines(registration)))
     if not options.quiet:
-        print(f"files: {out}{os.sep}")
+        print(f"files: {out}{os.sep}{'   open report.html to look around' if 'html' in options.report else ''}")
     return registration
 
 
@@ -112,8 +110,10 @@ def _compute(
 
     from rotaware import pointcloud
 
+    from .first_run import announce_compilation
     from .transforms import read_transform
 
+    announce_compilation(progress.say, "the search and matching kernels")
     init = read_transform(options.init) if options.init else None
     clouds = []
     for role, path in (("source", source_path), ("target", target_path)):
@@ -146,6 +146,8 @@ def _compute(
 
 
 def _cloud_line(role: str, path: Path, cloud: PointCloud, stated_unit: str) -> str:
+    from rotaware.pointcloud import guess_unit
+
     extent = _extent(cloud)
     if extent is None:
         return f"{role}  {path.name}   {format_count(len(cloud))} pts   none of them finite"
@@ -154,6 +156,8 @@ def _cloud_line(role: str, path: Path, cloud: PointCloud, stated_unit: str) -> s
 
 
 def _unit(stated: str, cloud: PointCloud) -> str:
+    from rotaware.pointcloud import guess_unit
+
     extent = _extent(cloud)
     return guess_unit(extent) if stated == "auto" and extent is not None else stated
 

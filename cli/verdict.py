@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rotaware.pointcloud import Registration
+from rotaware.pointcloud import Check, Registration
 
 from .messages import format_length, format_number
 from .transforms import rotation_degrees
@@ -51,9 +51,14 @@ def _figures(registration: Registration) -> list[str]:
 def _failed_checks(registration: Registration) -> list[str]:
     failed = [check for check in registration.checks if not check.passed]
     return [
-        f"  failed: {check.meaning} ({check.name} {format_number(check.value)}, needs {format_number(check.threshold)})"
+        f"  failed: {check.meaning} ({check.name} {format_number(check.value)}, needs {_needs(check)})"
         for check in failed[:_MAX_FAILED_CHECKS]
     ]
+
+
+def _needs(check: Check) -> str:
+    side = "at least" if check.value < check.threshold else "below"
+    return f"{side} {format_number(check.threshold)}"
 
 
 def _hints(registration: Registration) -> list[str]:

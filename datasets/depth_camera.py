@@ -13,6 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+# For its effect, before the first kernel: it finds numba a folder for compiled code.
+from rotaware.geo import compile_cache as _compile_cache  # noqa: F401
+
 from .solids import BOWL, BOX, ELLIPSOID, FRUSTUM, Array, Solids
 
 TILE = 16

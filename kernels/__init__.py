@@ -1,5 +1,8 @@
 """Operators with more than one backend: compiled for the CPU, plain torch anywhere. Imports `geo`."""
 
+# First, for its effect: it finds numba a folder for compiled code.
+from rotaware.geo import compile_cache as _compile_cache  # noqa: F401
+
 from .grouping import NodeGroups, group_points_to_nodes
 from .interpolation import InterpolationWeights, interpolate, interpolation_weights
 from .neighbors import Neighbors, RadiusNeighbors, knn, radius_search

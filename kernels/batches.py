@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,5 +100,8 @@ def exact(points: Tensor) -> Tensor:
     >>> exact(torch.zeros(5, 3)).dtype
     torch.float64
     """
+    if points.device.type == "cpu" and points.dtype == torch.float32:
+        # For this copy torch would start all its threads, and on a busy machine wait for the slowest to wake.
+        return torch.from_numpy(points.detach().numpy().astype(np.float64, order="C"))
     widest = torch.float32 if points.device.type == "mps" else torch.float64
     return points.detach().to(widest).contiguous()

@@ -82,18 +82,19 @@ def knn(
         raise ValueError(f"k: expected at least 1, got {k}")
     limit = math.inf if max_radius is None else _squared_radius("max_radius", max_radius)
     asked, asked_lengths = _check(points, queries, lengths, query_lengths, exclude_self)
-    index = torch.full((len(asked), k), -1, dtype=torch.int32, device=points.device)
-    squared = torch.full((len(asked), k), math.inf, dtype=exact(points[:0]).dtype, device=points.device)
+    index = torch.empty((len(asked), k), dtype=torch.int32, device=points.device)
+    squared = torch.empty((len(asked), k), dtype=exact(points[:0]).dtype, device=points.device)
     compiled = runs_numba(backend, points, queries)
     for cloud, rows in paired_clouds(lengths, len(points), "query_lengths", asked_lengths, len(asked)):
-        if cloud.start == cloud.stop or rows.start == rows.stop:
+        if cloud.start == cloud.stop:
+            index[rows], squared[rows] = -1, math.inf
             continue
         ours, theirs = exact(points[cloud]), exact(asked[rows])
         search = _nearest_numba if compiled else torch_neighbors.nearest
         search(ours, theirs, queries is None, exclude_self, limit, index[rows], squared[rows])
         if cloud.start:
             index[rows] += (index[rows] >= 0) * cloud.start
-    return Neighbors(index, _root(squared).to(points.dtype))
+    return Neighbors(index, _root(squared, points.dtype))
 
 
 def radius_search(
@@ -143,7 +144,7 @@ def radius_search(
         squares.append(squared)
     offsets = torch.zeros(len(asked) + 1, dtype=torch.int64, device=points.device)
     torch.cumsum(torch.cat(counts), 0, out=offsets[1:])
-    return RadiusNeighbors(offsets, torch.cat(indices), _root(torch.cat(squares)).to(points.dtype))
+    return RadiusNeighbors(offsets, torch.cat(indices), _root(torch.cat(squares), points.dtype))
 
 
 def _squared_radius(name: str, radius: float) -> float:
@@ -153,12 +154,12 @@ def _squared_radius(name: str, radius: float) -> float:
     return float(radius) * float(radius)
 
 
-def _root(squared: Tensor) -> Tensor:
-    """Square roots, in place, correctly rounded: those of torch's CPU builds with MKL miss the last bit at times."""
+def _root(squared: Tensor, dtype: torch.dtype) -> Tensor:
+    """Square roots, correctly rounded: those of torch's CPU builds with MKL miss the last bit at times."""
     if squared.device.type != "cpu":
-        return squared.sqrt_()
-    np.sqrt(squared.numpy(), out=squared.numpy())
-    return squared
+        return squared.sqrt().to(dtype)
+    roots = np.sqrt(squared.numpy())
+    return torch.from_numpy(roots.astype(np.float32) if dtype == torch.float32 else roots).to(dtype)
 
 
 def _check(

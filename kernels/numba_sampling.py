@@ -21,10 +21,11 @@ def _mix(code: np.uint64, value: np.int64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def voxels(points: np.ndarray, size: float, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First row of each occupied voxel and voxel of each row of (N, 3) float64 points, both int64, and (V, 3) sums.
+def voxels(
+    points: np.ndarray, size: float, borders: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels of (N, 3) float64 points: first row, voxel of each row, rows in each (all int64), (V, 3) mean.
 
-    The sums are those of the offsets of a voxel's points from its first: far from the origin no digit is lost.
     A hash table of voxels, compared by the bits of their floored coordinates: no cell is too far to be numbered, and
     NaN equals NaN. Voxels are numbered as they occur.
     """
@@ -37,7 +38,9 @@ def voxels(points: np.ndarray, size: float, borders: np.ndarray) -> tuple[np.nda
     cells = (np.floor(points / size) + 0.0).view(np.int64)
     first = np.empty(count, np.int64)
     voxel_of_point = np.empty(count, np.int64)
-    total = np.zeros((count, 3))
+    counts = np.zeros(count, np.int64)
+    # Sums of offsets from a voxel's first point: far from the origin no digit is lost.
+    means = np.zeros((count, 3))
     used = 0
     for cloud in range(borders.shape[0] - 1):
         for row in range(borders[cloud], borders[cloud + 1]):
@@ -61,9 +64,13 @@ def voxels(points: np.ndarray, size: float, borders: np.ndarray) -> tuple[np.nda
                     break
                 slot = (slot + 1) & (slots - 1)
             voxel_of_point[row] = voxel
+            counts[voxel] += 1
             for axis in range(3):
-                total[voxel, axis] += points[row, axis] - points[first[voxel], axis]
-    return first[:used].copy(), voxel_of_point, total[:used]
+                means[voxel, axis] += points[row, axis] - points[first[voxel], axis]
+    for voxel in range(used):
+        for axis in range(3):
+            means[voxel, axis] = points[first[voxel], axis] + means[voxel, axis] / counts[voxel]
+    return first[:used].copy(), voxel_of_point, counts[:used].copy(), means[:used].copy()
 
 
 # Distances are never NaN here, and a maximum does not depend on the order of its terms: the flags change no result.

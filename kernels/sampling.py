@@ -72,23 +72,19 @@ def voxel_downsample(
     edges = borders("lengths", lengths, len(points))
     values = exact(points)
     divide = _voxels_numba if runs_numba(backend, points) else _voxels_torch
-    index, voxel_of_point, total = divide(values, float(voxel_size), edges)
-    counts = torch.bincount(voxel_of_point, minlength=len(index))
-    kept = points.detach()[index]
-    if rule == "centroid":
-        kept = (values[index] + total / counts[:, None]).to(points.dtype)
+    index, voxel_of_point, counts, means = divide(values, float(voxel_size), edges)
+    kept = points.detach()[index] if rule == "first" else means.to(points.dtype)
     starts = torch.searchsorted(index, torch.tensor(edges, device=points.device))
     return Voxels(kept, index, counts, voxel_of_point, starts.diff())
 
 
-def _voxels_numba(points: Tensor, voxel_size: float, edges: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """First row of each voxel, voxel of each row, sum of the offsets of a voxel's points from its first."""
-    index, voxel_of_point, total = numba_sampling.voxels(points.numpy(), voxel_size, np.array(edges))
-    return torch.from_numpy(index), torch.from_numpy(voxel_of_point), torch.from_numpy(total)
+def _voxels_numba(points: Tensor, voxel_size: float, edges: list[int]) -> tuple[Tensor, ...]:
+    """First row of each voxel, voxel of each row, rows in each voxel, their mean."""
+    return tuple(map(torch.from_numpy, numba_sampling.voxels(points.numpy(), voxel_size, np.array(edges))))
 
 
-def _voxels_torch(points: Tensor, voxel_size: float, edges: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """First row of each voxel, voxel of each row, sum of the offsets of a voxel's points from its first."""
+def _voxels_torch(points: Tensor, voxel_size: float, edges: list[int]) -> tuple[Tensor, ...]:
+    """First row of each voxel, voxel of each row, rows in each voxel, their mean."""
     cells = torch.floor(points / voxel_size)
     sizes = torch.tensor(edges, device=points.device).diff()
     voxel = torch.repeat_interleave(torch.arange(len(sizes), device=points.device), sizes)
@@ -103,8 +99,10 @@ def _voxels_torch(points: Tensor, voxel_size: float, edges: list[int]) -> tuple[
     number = torch.empty_like(order)
     number[order] = torch.arange(len(order), device=points.device)
     voxel = number[voxel]
+    counts = torch.bincount(voxel, minlength=len(index))
+    # Means of the offsets from a voxel's first point: far from the origin no digit is lost.
     total = torch.zeros_like(points[index]).index_add_(0, voxel, points - points[index][voxel])
-    return index, voxel, total
+    return index, voxel, counts, points[index] + total / counts[:, None]
 
 
 def farthest_point_sampling(
@@ -222,24 +220,28 @@ def _morton_order(points: Tensor, compiled: bool) -> Tensor:
     origin, edge = _main_box(points)
     scale = AXIS_CELLS / edge if edge > 0 else 0.0
     if compiled:
-        return torch.from_numpy(numba_order.morton_order(points.numpy(), origin.numpy(), scale)).to(torch.int64)
-    cells = ((points - origin) * scale).nan_to_num(0.0).clamp(0, AXIS_CELLS - 1).to(torch.int64)
+        return torch.from_numpy(numba_order.morton_order(points.numpy(), origin, scale)).to(torch.int64)
+    cells = (
+        ((points - torch.from_numpy(origin).to(points)) * scale)
+        .nan_to_num(0.0)
+        .clamp(0, AXIS_CELLS - 1)
+        .to(torch.int64)
+    )
     for shift, mask in SPREAD:
         cells = (cells | cells << shift) & mask
     return torch.sort(cells[:, 0] | cells[:, 1] << 1 | cells[:, 2] << 2, stable=True)[1]
 
 
-def _main_box(points: Tensor) -> tuple[Tensor, float]:
+def _main_box(points: Tensor) -> tuple[np.ndarray, float]:
     """Lower corner and edge of a cube around nearly all points: far outliers would leave no bits for the rest."""
-    sample = points[:: max(1, len(points) // BOX_SAMPLE)]
-    sample = sample[sample.isfinite().all(1)]
+    sample = points[:: max(1, len(points) // BOX_SAMPLE)].cpu().numpy().astype(np.float64)
+    sample = np.sort(sample[np.isfinite(sample).all(1)], axis=0)
     if not len(sample):
-        return points.new_zeros(3), 0.0
-    ordered = sample.sort(0)[0]
-    trim = len(ordered) // 50
-    lower, upper = ordered[trim], ordered[len(ordered) - 1 - trim]
-    edge = 2 * float((upper - lower).max())
-    if edge == 0:
-        lower, upper = ordered[0], ordered[-1]
-        edge = 2 * float((upper - lower).max())
-    return (lower + upper) / 2 - edge / 2, edge
+        return np.zeros(3), 0.0
+    trim = len(sample) // 50
+    for lower, upper in ((sample[trim], sample[-1 - trim]), (sample[0], sample[-1])):
+        # Halves, so that no difference of two numbers overflows.
+        edge = 4 * float((upper / 2 - lower / 2).max())
+        if edge > 0:
+            break
+    return lower / 2 + upper / 2 - edge / 2, edge

@@ -17,8 +17,10 @@ def nearest(
 ) -> None:
     """Fill index (M, k) int32 and squared (M, k) with the nearest of (N, 3) points, N >= 1; sorted, ties by index.
 
-    `limit` is the largest squared distance that counts; slots without a neighbour keep their content.
+    `limit` is the largest squared distance that counts. Empty slots get -1 and infinity.
     """
+    index.fill_(-1)
+    squared.fill_(math.inf)
     k = min(index.shape[1], len(points))
     for start, distance in _tiles(points, queries, exclude_self):
         distance.masked_fill_((distance > limit) | distance.isnan(), math.inf)

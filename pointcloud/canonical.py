@@ -48,9 +48,8 @@ def clean(points: np.ndarray, name: str) -> CleanCloud:
         raise InputError(f"{name}: all {len(points)} points are NaN or infinite")
     if dropped_nonfinite > len(points) // 2:
         first = np.array2string(points[:2], max_line_width=10_000).replace("\n", "")
-        raise InputError(
-            f"{name}: {dropped_nonfinite} of {len(points)} points are NaN or infinite; check the columns, first rows: {first}"
-        )
+        share = f"{dropped_nonfinite} of {len(points)} points are NaN or infinite"
+        raise InputError(f"{name}: {share}; check the columns, first rows: {first}")
     kept = points[rows]
     order = np.lexsort((rows, kept[:, 2], kept[:, 1], kept[:, 0]))
     ordered = kept[order]
@@ -142,10 +141,12 @@ def automatic_voxel(clouds: list[np.ndarray], occupied: int = OCCUPIED_VOXELS) -
 
 def _voxel_for(points: np.ndarray, occupied: int) -> float:
     extent = float(np.ptp(points, axis=0).max())
+    # A few stray points far away must not set the scale of the search.
+    body = float(np.ptp(np.percentile(points, (2.0, 98.0), axis=0), axis=0).max()) or extent
     # Ever fewer cells than points: at a size that leaves every point alone a descriptor would see only its centre.
     wanted = min(occupied, max(len(points) // 2, 2))
     # Bisection on thinned copies: the count at a size hardly changes once cells are much finer than that size.
-    fine = extent / 2048.0
+    fine = body / 1024.0
     thinned = voxel_centroids(points, fine) if len(points) > 20 * occupied else points
     low, high = fine, extent
     while high / low > 1.005:

@@ -111,6 +111,26 @@ def reversed_histograms(descriptors: np.ndarray) -> np.ndarray:
     return np.concatenate(blocks, axis=1)
 
 
+# Effective number of bins of the small histogram: below the first, a flat patch; from the second, a shape of its own.
+_FLAT, _DISTINCT = 8.0, 30.0
+
+
+def distinctiveness(descriptors: np.ndarray) -> np.ndarray:
+    """How much of a place of its own each descriptor (N, D) describes, (N,) in [0.02, 1].
+
+    A plane fills few bins, and any patch of plane resembles any other: matches between them agree with each other by
+    the dozen and prove nothing. The measure is the participation ratio 1 / sum(p^2) of the small histogram.
+
+    >>> plane = np.zeros((1, 1152), dtype=np.float32)
+    >>> plane[0, :4] = 0.5
+    >>> float(distinctiveness(plane)[0])
+    0.02
+    """
+    size = int(np.prod(SCALES[0][1]))
+    effective = 1.0 / np.maximum(np.square(np.square(descriptors[:, :size])).sum(axis=1), 1e-9)
+    return np.clip((effective - _FLAT) / (_DISTINCT - _FLAT), 0.02, 1.0)
+
+
 # Fixed block shape: the same products in the same order whatever the number of threads.
 _ROWS = 256
 

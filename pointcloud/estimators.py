@@ -205,8 +205,7 @@ def support(matches: Matches, pose: np.ndarray) -> float:
 
 def _polished(matches: Matches, poses: np.ndarray) -> np.ndarray:
     """Least squares on the inliers, a few times; all poses at once."""
-    shape = (len(poses), *matches.source.shape)
-    source, target = (np.ascontiguousarray(np.broadcast_to(each, shape)) for each in (matches.source, matches.target))
+    source, target = (np.repeat(each[None], len(poses), axis=0) for each in (matches.source, matches.target))
     for _ in range(3):
         good = np.stack([inliers(matches, pose) for pose in poses])
         weights = np.where(good, matches.weights, 0.0)

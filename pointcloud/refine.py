@@ -15,6 +15,8 @@ _KINDS = {"gicp": "GICP", "point": "ICP", "plane": "PLANE_ICP"}
 # Search radii in voxels: first on the keypoints, which forgives a rough start, then on the fine points.
 COARSE_RADIUS = 2.0
 FINE_RADIUS = 1.0
+# Neighborhoods of fewer points cannot be fitted.
+MIN_POINTS = 20
 
 
 class Refiner:
@@ -24,8 +26,9 @@ class Refiner:
     """
 
     def __init__(self, source: View, target: View, kind: Refinement) -> None:
-        self._kind = kind
-        if kind != "none":
+        smallest = min(len(points) for view in (source, target) for points in (view.points, view.fine))
+        self._kind = kind if smallest >= MIN_POINTS else "none"
+        if self._kind != "none":
             self._passes = (
                 (_fitted(source.points), _fitted(target.points), COARSE_RADIUS, 10),
                 (_fitted(source.fine), _fitted(target.fine), FINE_RADIUS, 20),

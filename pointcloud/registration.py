@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,41 +12,27 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from rotaware.geo.checks import require_choice
-from rotaware.kernels import knn
 
 from . import canonical
-from .cloud import PointCloud
 from .io import as_point_cloud
+from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
-from .result import CloudSummary, Correspondences, Hypothesis, Metrics, Notice, OnStage, Registration, Stage
-from .search import Candidate, candidate, inlier_mask, putative_matches, refined, search
-from .units import guess_unit, unit_factor
-from .verdict import Accept, Verdict, judge, rivals
-from .verify import Observability, describe_free, observability
+from .result import OnStage, Registration, Stage
+from .search import Candidate, candidate, putative_matches, refined, search
+from .units import unit_factor
+from .verdict import Accept, is_rival, judge
+from .verify import observability
 from .view import View, view_of
 
 Method = Literal["auto", "classic", "refine"]
 Scale = Literal["auto", "rigid"]
 
 STAGES = ("clean + canonicalise", "describe", "match + solve", "refine", "verify")
-FEW_POINTS = 500
 # A second, finer look when the first was not convincing: low overlaps need more points.
 SECOND_LOOK = 1.5
+# Confidence below which a pose is not worth a second look.
+HOPE = 0.1
 WORTH_REFINING = 0.6
-
-
-@dataclass(frozen=True)
-class _Input:
-    """A cleaned cloud in its canonical frame, in the target's unit."""
-
-    name: str
-    cloud: PointCloud
-    clean: canonical.CleanCloud
-    frame: np.ndarray  # (4, 4) user's frame to canonical frame, including `factor`
-    points: np.ndarray  # (N, 3) canonical
-    sensor: np.ndarray | None  # (3,) canonical
-    sensor_source: Literal["given", "file", "none"]
-    factor: float
 
 
 def register(
@@ -131,40 +116,25 @@ def _register(
             moving = _prepare("source", source, options["source_sensor"], factor, seed)
         size = options["voxel_given"] or max(sizes[0] * factor, sizes[1])
         run.note = f"dropped {moving.clean.dropped_nonfinite + fixed.clean.dropped_nonfinite} NaN, voxel {size:.3g}"
-    attempts = [size] if options["voxel_given"] or start is not None else [size, size / SECOND_LOOK]
     kind: Refinement = "gicp" if options["refine"] == "auto" else options["refine"]
-    best: _Attempt | None = None
-    for voxel in attempts:
-        attempt = _attempt(moving, fixed, voxel, start, kind, options, run)
-        if best is None or attempt.verdict.confidence > best.verdict.confidence:
-            best = attempt
-        if best.verdict.status != "not_registered":
-            break
-    assert best is not None
-    return _result(best, moving, fixed, factor, options, seed, run)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One pass of the pipeline at one voxel size."""
-
-    voxel: float
-    source: View
-    target: View
-    candidates: list[Candidate]
-    firmness: Observability | None
-    verdict: Verdict
+    best = _attempt(moving, fixed, size, start, kind, options, run)
+    if best.verdict.status == "not_registered" and best.verdict.confidence > HOPE and start is None:
+        # Something to confirm: a finer look at the same clouds, whose noise differs, must find the same pose.
+        again = _attempt(moving, fixed, size / SECOND_LOOK, start, kind, options, run, confirms=best)
+        best = again if again.verdict.confidence > best.verdict.confidence else best
+    return outcome(best, moving, fixed, factor, options, seed, run.timings)
 
 
 def _attempt(
-    moving: _Input,
-    fixed: _Input,
+    moving: Prepared,
+    fixed: Prepared,
     voxel: float,
     start: np.ndarray | None,
     kind: Refinement,
     options: dict[str, Any],
     run: _Run,
-) -> _Attempt:
+    confirms: Attempt | None = None,
+) -> Attempt:
     with run.stage(2):
         source = view_of(moving.points, voxel, moving.sensor)
         target = view_of(fixed.points, voxel, fixed.sensor)
@@ -188,9 +158,20 @@ def _attempt(
     with run.stage(5):
         view = source.turned() if chosen[0].putative.turned else source
         firmness = observability(view, target, chosen[0].pose, chosen[0].evidence)
-        verdict = judge(chosen, firmness, source.centre, options["accept"])
+        earlier = 0.0 if confirms is None else _agreement(confirms, chosen[0].pose, voxel)
+        keypoints = max(len(source.points), len(target.points))
+        verdict = judge(chosen, firmness, source.centre, options["accept"], keypoints=keypoints, earlier=earlier)
         run.note = f"{verdict.status.replace('_', ' ')}, confidence {verdict.confidence:.2f}"
-    return _Attempt(voxel, source, target, chosen, firmness, verdict)
+    return Attempt(voxel, source, target, chosen, firmness, verdict)
+
+
+def _agreement(earlier: Attempt, pose: np.ndarray, voxel: float) -> float:
+    """Confidence that an earlier look had in the same pose; 0 if it found another one."""
+    scaled = pose.copy()
+    scaled[:3, 3] *= voxel / earlier.voxel
+    found = earlier.candidates[0].pose
+    same = not is_rival(found, scaled, earlier.source.centre)
+    return earlier.verdict.confidence if same else 0.0
 
 
 def _started(source: View, target: View, pose: np.ndarray) -> Candidate:
@@ -217,7 +198,7 @@ def _start(method: Method, init: np.ndarray | None) -> np.ndarray | None:
     return start
 
 
-def _prepare(name: str, given: Any, sensor: np.ndarray | None, factor: float, seed: int) -> _Input:
+def _prepare(name: str, given: Any, sensor: np.ndarray | None, factor: float, seed: int) -> Prepared:
     cloud = as_point_cloud(given, seed=seed)
     clean = canonical.clean(cloud.points, name)
     scaling = np.diag([factor, factor, factor, 1.0])
@@ -231,187 +212,7 @@ def _prepare(name: str, given: Any, sensor: np.ndarray | None, factor: float, se
     elif cloud.viewpoint is not None:
         origin, source = cloud.viewpoint, "file"
     seen_from = None if origin is None else canonical.apply(frame, origin[None])[0]
-    return _Input(name, cloud, clean, frame, canonical.apply(frame, clean.points), seen_from, source, factor)
-
-
-def _result(
-    attempt: _Attempt, moving: _Input, fixed: _Input, factor: float, options: dict[str, Any], seed: int, run: _Run
-) -> Registration:
-    best, verdict = attempt.candidates[0], attempt.verdict
-    correspondences = _correspondences(attempt, moving, fixed)
-    metrics = _metrics(attempt, correspondences)
-    others = rivals(attempt.candidates, attempt.source.centre)
-    recorded = {key: _plain(value) for key, value in options.items()}
-    return Registration(
-        status=verdict.status,
-        T_target_source=_in_user_frames(best.pose, attempt.voxel, moving, fixed),
-        confidence=verdict.confidence,
-        reason=verdict.reason,
-        checks=verdict.checks,
-        metrics=metrics,
-        alternatives=tuple(
-            Hypothesis(_in_user_frames(other.pose, attempt.voxel, moving, fixed), _relative(other, best))
-            for other in others
-        ),
-        symmetry=verdict.symmetry,
-        source=_summary(moving, attempt.source, attempt.voxel, options["unit"]),
-        target=_summary(fixed, attempt.target, attempt.voxel, options["unit"]),
-        correspondences=correspondences,
-        voxel=attempt.voxel,
-        scale=factor,
-        engine="refine" if options["method"] == "refine" else "classic",
-        why="asked for" if options["method"] != "auto" else "the only global engine of this version",
-        refine=best.refine,
-        seed=seed,
-        parameters=recorded,
-        timings=run.timings,
-        warnings=tuple(_warnings(attempt, moving, fixed, factor, options)),
-    )
-
-
-def _relative(other: Candidate, best: Candidate) -> float:
-    return float(min(1.0, other.score / max(best.score, 1e-9)))
-
-
-def _plain(value: Any) -> Any:
-    return np.asarray(value).tolist() if isinstance(value, np.ndarray | tuple) else value
-
-
-def _in_user_frames(pose: np.ndarray, voxel: float, moving: _Input, fixed: _Input) -> np.ndarray:
-    scaled = pose.copy()
-    scaled[:3, 3] *= voxel
-    return canonical.invert(fixed.frame) @ scaled @ moving.frame
-
-
-def _correspondences(attempt: _Attempt, moving: _Input, fixed: _Input) -> Correspondences:
-    """Matches expressed as rows of the original inputs: the point nearest to each voxel's centroid."""
-    best = attempt.candidates[0]
-    putative = best.putative
-    rows = []
-    for side, view, chosen in (
-        (moving, attempt.source, putative.source_rows),
-        (fixed, attempt.target, putative.target_rows),
-    ):
-        nearest = np.zeros(0, dtype=np.int64)
-        if len(chosen):
-            queries = torch.from_numpy(view.points[chosen] * attempt.voxel)
-            nearest = knn(torch.from_numpy(side.points), 1, queries=queries).index.numpy()[:, 0]
-        rows.append(side.clean.rows[nearest])
-    confidence = putative.matches.weights.astype(np.float32)
-    return Correspondences(rows[0], rows[1], confidence, inlier_mask(best))
-
-
-def _metrics(attempt: _Attempt, correspondences: Correspondences) -> Metrics:
-    best, firmness, voxel = attempt.candidates[0], attempt.firmness, attempt.voxel
-    evidence = best.evidence
-    information = covariance = None
-    reason: str | None = "no overlap"
-    residual = np.zeros(1)
-    coverage, free = 0.0, ()
-    if firmness is not None:
-        residual = firmness.residual * voxel
-        coverage = _coverage(attempt)
-        free = describe_free(firmness.free)
-        # Rotation rows carry a length, translation rows none: back to the user's unit.
-        units = np.repeat([voxel, 1.0], 3)
-        information = firmness.information * units[:, None] * units
-        if free:
-            reason = f"not observable: {', '.join(free)}"
-        else:
-            # Neighboring residuals share their error: one independent measurement per voxel-sized normal patch.
-            correlation = 40.0
-            variance = correlation * float(np.mean(np.square(residual)))
-            covariance, reason = np.linalg.inv(information) * variance, None
-    total = len(correspondences.inlier)
-    return Metrics(
-        overlap_source=evidence.overlap_source,
-        overlap_target=evidence.overlap_target,
-        inlier_ratio=float(correspondences.inlier.mean()) if total else 0.0,
-        n_inliers=int(correspondences.inlier.sum()),
-        residual_median=float(np.median(residual)),
-        residual_p95=float(np.percentile(residual, 95)),
-        coverage=coverage,
-        runner_up_ratio=attempt.verdict.runner_up,
-        information=information,
-        covariance=covariance,
-        covariance_reason=reason,
-        free_directions=free,
-    )
-
-
-def _coverage(attempt: _Attempt) -> float:
-    """Share of the eight octants about the source's centre that hold matched points."""
-    matched = attempt.source.points[attempt.candidates[0].evidence.matched_source]
-    octants = ((matched > attempt.source.centre) @ np.array([1, 2, 4])).astype(np.int64)
-    return len(np.unique(octants)) / 8.0
-
-
-def _summary(side: _Input, view: View, voxel: float, unit: str) -> CloudSummary:
-    extent = np.ptp(side.clean.points, axis=0)
-    sensor = view.sensors[0]
-    origin = canonical.apply(canonical.invert(side.frame), sensor.origin[None] * voxel)[0]
-    stored = side.cloud.normals is not None
-    nearest = knn(torch.from_numpy(view.fine), 1, exclude_self=True).distance.numpy()
-    return CloudSummary(
-        points=len(side.cloud.points),
-        used=len(side.clean.points),
-        dropped_nonfinite=side.clean.dropped_nonfinite,
-        dropped_duplicates=side.clean.dropped_duplicates,
-        extent=(float(extent[0]), float(extent[1]), float(extent[2])),
-        spacing=float(np.median(nearest)) * voxel / side.factor,
-        unit=guess_unit(extent.tolist()) if unit == "auto" else unit,
-        unit_source="guessed" if unit == "auto" else "given",
-        sensor_origin=(float(origin[0]), float(origin[1]), float(origin[2])),
-        sensor_source="estimated" if side.sensor_source == "none" else side.sensor_source,
-        normals="given" if stored else "estimated",
-    )
-
-
-def _warnings(
-    attempt: _Attempt, moving: _Input, fixed: _Input, factor: float, options: dict[str, Any]
-) -> Iterator[Notice]:
-    for side in (moving, fixed):
-        clean, total = side.clean, len(side.cloud.points)
-        if clean.dropped_nonfinite:
-            share = 100.0 * clean.dropped_nonfinite / total
-            yield Notice(
-                "W001", f"{side.name}: dropped {clean.dropped_nonfinite} of {total} points ({share:.1f} %) that were NaN or infinite",
-                "nothing to do if the scanner marks missing returns this way",
-            )  # fmt: skip
-        if len(clean.points) < FEW_POINTS:
-            yield Notice(
-                "W002", f"{side.name} has {len(clean.points)} usable points; about {FEW_POINTS} are advisable",
-                "use a denser scan if there is one",
-            )  # fmt: skip
-        extent = float(np.ptp(clean.points, axis=0).max())
-        if (
-            side.cloud.layout.coordinate_step > 0.02 * attempt.voxel / side.factor
-            and side.cloud.layout.coordinate_step > 1e-4 * extent
-        ):
-            yield Notice(
-                "W003", f"{side.name}: coordinates are quantised to {side.cloud.layout.coordinate_step:.2g} in this file",
-                "export again with float64 coordinates or a local origin",
-            )  # fmt: skip
-    if factor != 1.0:
-        yield Notice(
-            "W004", f"source looks {1.0 / factor:g}x larger than target; tried x{factor:g}",
-            "confirm the units, or forbid it with --scale rigid",
-        )  # fmt: skip
-    if options["method"] == "refine" and attempt.candidates[0].evidence.overlap_source < 0.1:
-        yield Notice(
-            "W005", "the start is outside the basin of local refinement: under 10 % of the source lies on the target",
-            "run without --method refine to search globally",
-        )  # fmt: skip
-    if attempt.verdict.status == "not_registered" and options["method"] != "refine" and _mirror_fits(attempt):
-        yield Notice(
-            "W006", "a reflection fits better than any rotation",
-            "check axis order and handedness: one of the two clouds is mirrored",
-        )  # fmt: skip
-
-
-def _mirror_fits(attempt: _Attempt) -> bool:
-    mirrored = search(attempt.source.mirrored(), attempt.target)
-    return judge(mirrored[:1], None, attempt.source.centre, "balanced").confidence >= 0.8
+    return Prepared(name, cloud, clean, frame, canonical.apply(frame, clean.points), seen_from, source, factor)
 
 
 @contextmanager

@@ -288,7 +288,8 @@ def _parameter_rows(registration: Registration) -> list[tuple[str, str]]:
         ("Seed", str(registration.seed)),
     ]
     rows += [
-        (f"{name} (given)", "auto" if value is None else str(value)) for name, value in registration.parameters.items()
+        (f"Option: {name.replace('_', ' ')}", "not given" if value is None else str(value))
+        for name, value in registration.parameters.items()
     ]
     return rows
 

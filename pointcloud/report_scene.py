@@ -113,13 +113,15 @@ def unit_symbol(unit: str) -> str:
 
 
 def format_length(value: float, unit: str) -> str:
-    """A length with three digits and its unit.
+    """A length with three digits and its unit; metres below 0.1 m are shown in cm or mm, as on the command line.
 
-    >>> format_length(0.01834, "m"), format_length(1234.5, "mm")
-    ('0.0183 m', '1234 mm')
+    >>> format_length(0.01834, "m"), format_length(0.00745, "m"), format_length(1234.5, "mm")
+    ('1.83 cm', '7.45 mm', '1234 mm')
     """
     if not np.isfinite(value):
         return "n/a"
+    if unit == "m" and 0 < abs(value) < 0.1:
+        value, unit = (100 * value, "cm") if abs(value) >= 0.01 else (1000 * value, "mm")
     digits = f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
     return f"{digits} {unit}".rstrip()
 

@@ -55,7 +55,7 @@ class CloudSummary:
     unit_source: Literal["given", "guessed"]
     sensor_origin: tuple[float, float, float] | None
     sensor_source: Literal["given", "file", "estimated", "none"]
-    normals: Literal["given", "estimated"]
+    normals: Literal["estimated"]  # always, so that two clouds are treated alike; normals of the file are kept in it
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ MAX_TURN = np.radians(12.0)
 # Share of surface evidence and of correspondence support that a refined pose must keep. Where little overlaps, ICP
 # slides along it (real fragments bend, so surfaces can fit better off the truth), and correspondences notice.
 KEEP_EVIDENCE = 0.98
-KEEP_SUPPORT = 0.9
+KEEP_SUPPORT = 0.93
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class Candidate:
 def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
     """Mutually nearest descriptors; `source` already turned over if `turned`."""
     rows, partners, similarity = mutual_matches(source.descriptors, target.descriptors)
+    weights = similarity * np.minimum(source.distinctiveness[rows], target.distinctiveness[partners])
     matches = Matches(
         source.points[rows],
         target.points[partners],
         source.normals[rows],
         target.normals[partners],
-        similarity.astype(np.float64),
+        weights.astype(np.float64),
     )
     return Putative(matches, rows, partners, turned)
 
@@ -80,7 +81,7 @@ def search(source: View, target: View) -> list[Candidate]:
 
 
 def axis_alignments(source: View, target: View) -> list[np.ndarray]:
-    """The four rotations that lay principal axes on principal axes: all there is to say about shapes without features."""
+    """The four rotations that lay principal axes on each other: all there is to say about shapes without features."""
     poses = []
     for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
         pose = np.diag([*map(float, signs), 1.0])

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .canonical import OCCUPIED_VOXELS
 from .estimators import pose_difference
 from .result import Check, Status
 from .search import Candidate
@@ -16,12 +17,12 @@ Accept = Literal["strict", "balanced", "loose"]
 
 THRESHOLDS: dict[str, float] = {"strict": 0.95, "balanced": 0.80, "loose": 0.50}
 # Confidence = logistic(SLOPE * log(score / MIDDLE)), fitted on generated pairs: examples/benchmarks/verdict.py.
-MIDDLE = 24.0
+MIDDLE = 20.0
 SLOPE = 7.0
 # A shape without corners offers no correspondences: then the surfaces alone must agree this widely.
 WHOLE_OVERLAP = 0.6
 # Another pose with this share of the best one's evidence is as good an answer.
-RIVAL = 0.8
+RIVAL = 0.75
 RIVAL_ANGLE = np.radians(10.0)
 RIVAL_SHIFT = 5.0
 
@@ -48,18 +49,26 @@ def score_for(confidence: float) -> float:
     return float(MIDDLE * (confidence / (1.0 - confidence)) ** (1.0 / SLOPE))
 
 
+def is_rival(pose: np.ndarray, other: np.ndarray, centre: np.ndarray) -> bool:
+    """True when two poses (voxels) are different answers, judged at `centre` (3,)."""
+    angle, shift = pose_difference(pose, other, centre)
+    return angle > RIVAL_ANGLE or shift > RIVAL_SHIFT
+
+
 def rivals(candidates: list[Candidate], centre: np.ndarray) -> list[Candidate]:
     """Candidates, after the best, that are poses of their own."""
-    best = candidates[0]
-    out = []
-    for other in candidates[1:]:
-        angle, shift = pose_difference(best.pose, other.pose, centre)
-        if angle > RIVAL_ANGLE or shift > RIVAL_SHIFT:
-            out.append(other)
-    return out
+    return [other for other in candidates[1:] if is_rival(candidates[0].pose, other.pose, centre)]
 
 
-def judge(candidates: list[Candidate], firmness: Observability | None, centre: np.ndarray, accept: Accept) -> Verdict:
+def judge(
+    candidates: list[Candidate],
+    firmness: Observability | None,
+    centre: np.ndarray,
+    accept: Accept,
+    *,
+    keypoints: int = OCCUPIED_VOXELS,
+    earlier: float = 0.0,
+) -> Verdict:
     """Decide on `candidates[0]`.
 
     Args:
@@ -67,26 +76,31 @@ def judge(candidates: list[Candidate], firmness: Observability | None, centre: n
         firmness: observability of the first, None if nothing overlaps.
         centre: (3,) of the source, to tell poses apart.
         accept: how sure to be.
+        keypoints: of the larger view; twice as many make scores, chance ones too, 2^0.5 times as large.
+        earlier: confidence of an independent look that found the same pose.
     """
     best = candidates[0]
     threshold = THRESHOLDS[accept]
-    confidence = confidence_of(best.score)
+    # Two independent looks are both wrong only if each is.
+    score = best.score / max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
+    confidence = 1.0 - (1.0 - confidence_of(score)) * (1.0 - earlier)
+    needed = score_for(max(1.0 - (1.0 - threshold) / max(1.0 - earlier, 1e-9), 1e-9))
     evidence = best.evidence
     others = rivals(candidates, centre)
     strength = firmness.strength if firmness else 0.0
     free = len(firmness.free) if firmness else 6
     # Without features, surfaces that lie on each other everywhere and cannot hold the pose are an answer too: many.
     overlap = min(evidence.overlap_source, evidence.overlap_target)
-    lies_on_it = overlap >= WHOLE_OVERLAP and evidence.agreement > 0.9
-    runner_up = max((_weight(other) / max(_weight(best), 1e-9) for other in others), default=0.0)
+    lies_on_it = firmness is not None and overlap >= WHOLE_OVERLAP and evidence.agreement > 0.9
+    runner_up = max((_rivalry(other, best) for other in others), default=0.0)
 
     checks = (
         Check(
             "score",
-            best.score,
-            score_for(threshold),
-            best.score >= score_for(threshold),
-            "correspondences that agree on the pose, less conflicts",
+            score,
+            needed,
+            score >= needed,
+            "distinctive correspondences agree on one pose, less free-space conflicts",
         ),
         Check(
             "free_space",
@@ -111,16 +125,22 @@ def judge(candidates: list[Candidate], firmness: Observability | None, centre: n
         what = "the common surfaces leave the pose free to move"
         return Verdict("ambiguous", confidence, what, checks, runner_up, None)
     if (accepted or lies_on_it) and runner_up >= RIVAL:
-        same = sum(_weight(other) >= RIVAL * _weight(best) for other in others)
+        same = sum(_rivalry(other, best) >= RIVAL for other in others)
         return Verdict(
             "ambiguous", confidence, f"{same + 1} poses explain the scans equally well", checks, runner_up,
             f"{same + 1} equivalent poses",
         )  # fmt: skip
-    failed = [check.meaning for check in checks[:2] if not check.passed]
-    reason = "no pose with enough evidence: not enough of " + "; ".join(failed or [checks[0].meaning])
+    if not checks[0].passed:
+        reason = f"too few distinctive correspondences agree on one pose (score {score:.1f}, needs {needed:.1f})"
+    else:
+        reason = "in the best pose, parts of each scan stand where the other one looked through"
     return Verdict("not_registered", confidence, reason, checks, runner_up, None)
 
 
-def _weight(candidate: Candidate) -> float:
-    """What speaks for a pose when two of them are compared: correspondences and surfaces, less conflicts."""
-    return (candidate.support + 0.05 * candidate.evidence.matched) * candidate.evidence.agreement
+def _rivalry(other: Candidate, best: Candidate) -> float:
+    """How nearly `other` is as good an answer: in correspondences and in surfaces, whichever says less."""
+    surfaces = other.evidence.matched * other.evidence.agreement
+    return min(
+        other.score / max(best.score, 1e-9),
+        surfaces / max(best.evidence.matched * best.evidence.agreement, 1e-9),
+    )

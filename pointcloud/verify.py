@@ -91,18 +91,20 @@ def _matched(distance: np.ndarray, partner: np.ndarray, normals: np.ndarray, oth
 
 @dataclass(frozen=True)
 class Observability:
-    """How firmly matched surfaces hold the pose; rotation about, and translation along, the axes of the target frame."""
+    """How firmly matched surfaces hold the pose: turns about, and shifts along, the axes of the target frame."""
 
     information: np.ndarray  # (6, 6) of unit-noise point-to-plane residuals, (rotation, translation), about `centre`
     centre: np.ndarray  # (3,) centroid of the overlap, target's canonical frame, voxels
     radius: float  # root mean square distance of the overlap from its centroid
-    free: tuple[np.ndarray, ...]  # (6,) motions that leave all residuals unchanged
+    free: tuple[np.ndarray, ...]  # (6,) unit motions (arc length at `radius`, shift) that leave residuals unchanged
     strength: float  # smallest eigenvalue per point, rotations scaled by `radius`
     residual: np.ndarray  # (K,) point-to-plane distances of the matches, voxels
 
 
 # Information per matched point below which a direction counts as free: normals scatter by about 5 degrees on a plane.
 FREE_DIRECTION = 0.012
+# Turning share above which a free motion is called a rotation.
+TURNING = 0.5
 
 
 def observability(source: View, target: View, pose: np.ndarray, evidence: Evidence) -> Observability | None:
@@ -120,17 +122,20 @@ def observability(source: View, target: View, pose: np.ndarray, evidence: Eviden
     information = jacobian.T @ jacobian
     scaling = np.repeat([1.0 / max(radius, 1e-9), 1.0], 3)
     values, vectors = np.linalg.eigh(information * scaling[:, None] * scaling / len(rows))
-    free = tuple(vectors[:, k] * scaling for k in range(6) if values[k] < FREE_DIRECTION)
+    free = tuple(vectors[:, k] for k in range(6) if values[k] < FREE_DIRECTION)
     residual = np.abs(((moved - target.points[partner]) * normals).sum(axis=1))
     return Observability(information, centre, radius, free, float(values[0]), residual)
 
 
 def describe_free(free: tuple[np.ndarray, ...]) -> tuple[str, ...]:
-    """Free directions in words."""
-    turns = sum(np.linalg.norm(motion[:3]) > 0 and _is_turn(motion) for motion in free)
+    """Free directions in words: as many rotations as the turning parts span, translations for the rest.
+
+    >>> describe_free((np.eye(6)[5], (np.eye(6)[3] + np.eye(6)[0]) / 2**0.5))
+    ('rotation 1', 'translation 1')
+    """
+    if not free:
+        return ()
+    turning = np.stack(free)[:, :3]
+    turns = int((np.linalg.svd(turning, compute_uv=False) > TURNING).sum())
     names = [f"rotation {k + 1}" for k in range(turns)]
     return tuple(names + [f"translation {k + 1}" for k in range(len(free) - turns)])
-
-
-def _is_turn(motion: np.ndarray) -> bool:
-    return bool(np.linalg.norm(motion[:3]) > np.linalg.norm(motion[3:]))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .canonical import voxel_centroids
-from .descriptors import pair_histograms, reversed_histograms
+from .descriptors import distinctiveness, pair_histograms, reversed_histograms
 from .normals import Sensor, depth_map, estimate_normals, estimate_sensors, orient_normals
 
 # Points for planes and for refinement lie on a grid twice as fine as the described ones.
@@ -25,6 +25,7 @@ class View:
     sensors: tuple[Sensor, ...]  # one or two; the second sees everything from behind
     depths: tuple[np.ndarray, ...]  # per sensor: the cube map of nearest distances
     descriptors: np.ndarray  # (N, D)
+    distinctiveness: np.ndarray  # (N,) weight of a match at each point
     tree: cKDTree
 
     @property
@@ -56,7 +57,9 @@ def make_view(points: np.ndarray, fine: np.ndarray, sensor: Sensor | None = None
     sensors = tuple(estimate_sensors(points, normals)) if sensor is None else (sensor,)
     normals = orient_normals(points, normals, sensors[0].origin)
     depths = tuple(depth_map(points, each.origin) for each in sensors)
-    return View(points, normals, fine, sensors, depths, pair_histograms(points, normals), cKDTree(points))
+    descriptors = pair_histograms(points, normals)
+    weights = distinctiveness(descriptors)
+    return View(points, normals, fine, sensors, depths, descriptors, weights, cKDTree(points))
 
 
 def view_of(canonical: np.ndarray, voxel: float, sensor: np.ndarray | None) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_plane_is_ambiguous_and_names_what_is_free(cli: Any, tmp_path: Path) -> 
     run = cli(["register", source, target, "-o", "out", "--quiet", "--report", "none"])
     assert run.code == 3, run.err + run.out
     assert run.out.startswith("AMBIGUOUS") and "free directions:" in run.out
+    metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
+    assert len(metrics["free_directions"]) == 3 and metrics["covariance"] is None and metrics["covariance_reason"]
     assert run.err == ""
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rotaware import datasets, pointcloud
-from rotaware.cli import doctor
 from rotaware.datasets import RegistrationPair
 
 
@@ -48,13 +47,6 @@ def test_broken_engine_is_named(cli: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_wrong_pose_is_noticed(cli: Any, engine: Any) -> None:
     run = cli(["doctor"])
     assert run.code == 70 and "wrong pose" in run.out
-
-
-@pytest.mark.usefixtures("tiny_pair")
-def test_unwritable_cache_is_named(cli: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_numba_cache", lambda: None)
-    run = cli(["doctor"])
-    assert run.code == 70 and "NUMBA_CACHE_DIR" in run.out
 
 
 def test_missing_package_is_named(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

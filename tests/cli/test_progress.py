@@ -28,6 +28,16 @@ def test_one_line_per_finished_stage() -> None:
     assert re.fullmatch(r"\[1/5\] clean +dropped 3 +0\.3 s", lines[1])
 
 
+def test_a_second_look_is_announced() -> None:
+    stream = io.StringIO()
+    with LineProgress(stream) as progress:
+        for index in (1, 2, 3, 2, 3):
+            progress.on_stage(Stage(index, 3, f"stage {index}", "", 0.0, False))
+            progress.on_stage(Stage(index, 3, f"stage {index}", "", 0.1, True))
+    lines = stream.getvalue().splitlines()
+    assert [line[:5] for line in lines] == ["[1/3]", "[2/3]", "[3/3]", "not c", "[2/3]", "[3/3]"]
+
+
 def test_heartbeat_only_while_a_stage_runs() -> None:
     stream = io.StringIO()
     with LineProgress(stream, heartbeat=0.02) as progress:
@@ -71,6 +81,9 @@ def test_bars_on_a_terminal() -> None:
         "    progress.on_stage(Stage(1, 2, 'clean', '', 0.0, False))\n"
         "    progress.on_stage(Stage(1, 2, 'clean', 'dropped [3]', 0.3, True))\n"
         "    progress.on_stage(Stage(2, 2, 'match', '', 0.0, False))\n"
+        "    progress.on_stage(Stage(2, 2, 'match', '', 0.1, True))\n"
+        "    progress.on_stage(Stage(1, 2, 'clean', '', 0.0, False))\n"
+        "    progress.on_stage(Stage(1, 2, 'clean', 'once more', 0.1, True))\n"
     )
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
@@ -91,6 +104,8 @@ def test_bars_on_a_terminal() -> None:
         "[1/2] clean",
         "dropped [3]",
         "[2/2] match",
+        "a second look",
+        "once more",
         "\N{BOX DRAWINGS HEAVY HORIZONTAL}",
     ):
         assert expected in text

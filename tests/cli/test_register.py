@@ -39,7 +39,7 @@ def test_registered(cli: Any, engine: Any, scans: Scans, tmp_path: Path) -> None
     assert {path.name for path in folder.iterdir()} == WITH_POSE
     assert run.out.splitlines() == [
         "REGISTERED   rotation 90.0 deg   translation 0.5 m   overlap 47 %   residual 1.8 cm",
-        "files: scan_b__to__scan_a/",
+        "files: scan_b__to__scan_a/   open report.html to look around",
     ]
     lines = run.error_lines
     assert lines[0].startswith("source  scan_b.ply   60 pts   ") and lines[1].startswith("target  scan_a.ply   60 pts")
@@ -167,7 +167,7 @@ def test_options_reach_the_engine(cli: Any, engine: Any, scans: Scans, tmp_path:
     np.savetxt(tmp_path / "T.txt", np.eye(4))
     options = (
         "--method refine --voxel 5cm --unit mm --refine plane --accept strict --hypotheses 3 --init T.txt "
-        "--max-points 1000 --threads 1 --seed 7 --report none --source-sensor -1,2,3"
+        "--scale rigid --threads 1 --seed 7 --report none --source-sensor -1,2,3"
     )
     run = cli(["register", *scans, *options.split(), "--target-sensor", "0 0 1.5"])
     assert run.code == 0
@@ -176,9 +176,9 @@ def test_options_reach_the_engine(cli: Any, engine: Any, scans: Scans, tmp_path:
     np.testing.assert_array_equal(given["init"], np.eye(4))
     np.testing.assert_array_equal(given["source_sensor"], [-1, 2, 3])
     np.testing.assert_array_equal(given["target_sensor"], [0, 0, 1.5])
-    plain = {key: given[key] for key in ("method", "unit", "refine", "accept", "hypotheses", "max_points", "threads")}
+    plain = {key: given[key] for key in ("method", "unit", "refine", "accept", "hypotheses", "scale", "threads")}
     assert plain == {
-        "method": "refine", "unit": "mm", "refine": "plane", "accept": "strict", "hypotheses": 3, "max_points": 1000,
+        "method": "refine", "unit": "mm", "refine": "plane", "accept": "strict", "hypotheses": 3, "scale": "rigid",
         "threads": 1,
     }  # fmt: skip
     assert given["seed"] == 7
@@ -192,7 +192,7 @@ def test_defaults_of_the_command_are_those_of_the_engine(cli: Any, engine: Any, 
         del given[name]
     assert given == {
         "method": "auto", "voxel": None, "refine": "auto", "accept": "balanced", "hypotheses": 5, "init": None,
-        "source_sensor": None, "target_sensor": None, "unit": "auto", "max_points": None, "threads": None, "seed": 0,
+        "source_sensor": None, "target_sensor": None, "unit": "auto", "scale": "auto", "threads": None, "seed": 0,
     }  # fmt: skip
 
 

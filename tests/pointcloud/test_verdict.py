@@ -1,0 +1,173 @@
+"""Verdict: more evidence never makes it worse, and every word follows from its rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from rotaware.pointcloud.estimators import Matches
+from rotaware.pointcloud.search import Candidate, Putative
+from rotaware.pointcloud.verdict import THRESHOLDS, Verdict, confidence_of, judge, rivals, score_for
+from rotaware.pointcloud.verify import Evidence, Observability
+
+CENTRE = np.array([5.0, 0.0, 0.0])
+NO_MATCHES = Putative(
+    Matches(*(np.zeros((0, 3)) for _ in range(4)), np.zeros(0)),
+    np.zeros(0, dtype=np.int64),
+    np.zeros(0, dtype=np.int64),
+    turned=False,
+)
+
+
+def pose(degrees: float = 0.0, shift: float = 0.0) -> np.ndarray:
+    """A turn about the centre, then a shift."""
+    out = np.eye(4)
+    out[:3, :3] = Rotation.from_rotvec([0, 0, np.radians(degrees)]).as_matrix()
+    out[:3, 3] = CENTRE - out[:3, :3] @ CENTRE + [shift, 0, 0]
+    return out
+
+
+def candidate(
+    support: float, *, at: np.ndarray | None = None, overlap: float = 0.4, conflicts: int = 0, count: int = 1000
+) -> Candidate:
+    matched = np.arange(count) < overlap * count
+    evidence = Evidence(matched, matched, np.zeros(count, dtype=np.int64), conflicts)
+    return Candidate(pose() if at is None else at, support, evidence, NO_MATCHES)
+
+
+def firm(free: int = 0) -> Observability:
+    return Observability(np.eye(6), np.zeros(3), 1.0, tuple(np.eye(6)[:free]), 0.0 if free else 0.1, np.zeros(1))
+
+
+def verdict(*candidates: Candidate, free: int = 0, accept: str = "balanced") -> Verdict:
+    return judge(list(candidates), firm(free), CENTRE, accept)  # type: ignore[arg-type]
+
+
+ENOUGH = 2.0 * score_for(THRESHOLDS["strict"])
+
+
+def test_confidence_rises_from_zero_to_one() -> None:
+    scores = np.geomspace(1e-3, 1e4, 200)
+    confidences = [confidence_of(score) for score in scores]
+    assert (np.diff(confidences) >= 0).all()
+    assert confidences[0] < 0.01
+    assert confidences[-1] > 0.99
+    assert 0.0 <= confidence_of(0.0) < 0.01
+
+
+@pytest.mark.parametrize("confidence", [0.05, 0.5, 0.8, 0.95])
+def test_score_for_is_the_inverse_of_confidence(confidence: float) -> None:
+    assert confidence_of(score_for(confidence)) == pytest.approx(confidence)
+
+
+def test_stricter_needs_more() -> None:
+    assert score_for(THRESHOLDS["strict"]) > score_for(THRESHOLDS["balanced"]) > score_for(THRESHOLDS["loose"])
+
+
+def test_more_evidence_never_withdraws_a_verdict() -> None:
+    for accept in THRESHOLDS:
+        words = [verdict(candidate(s), accept=accept).status for s in np.geomspace(0.1, 10 * ENOUGH, 60)]
+        switch = words.index("registered")
+        assert switch > 0
+        assert set(words[:switch]) == {"not_registered"}
+        assert set(words[switch:]) == {"registered"}
+
+
+def test_what_strict_accepts_balanced_and_loose_accept_too() -> None:
+    accepted = []
+    for support in np.geomspace(0.1, 10 * ENOUGH, 60):
+        words = [verdict(candidate(support), accept=accept).status for accept in ("strict", "balanced", "loose")]
+        row = [word == "registered" for word in words]
+        assert row == sorted(row)
+        accepted.append(sum(row))
+    # Each of them decides somewhere on its own.
+    assert set(accepted) == {0, 1, 2, 3}
+
+
+def test_registered_passes_all_checks() -> None:
+    found = verdict(candidate(ENOUGH))
+    assert found.status == "registered"
+    assert found.confidence > THRESHOLDS["strict"]
+    assert [check.name for check in found.checks] == ["score", "free_space", "observability", "runner_up"]
+    assert all(check.passed for check in found.checks)
+    assert found.runner_up == 0.0
+    assert found.symmetry is None
+
+
+def test_weak_pose_is_refused_with_the_check_that_failed() -> None:
+    found = verdict(candidate(0.1 * score_for(THRESHOLDS["loose"])))
+    assert found.status == "not_registered"
+    failed = [check for check in found.checks if not check.passed]
+    assert [check.name for check in failed] == ["score"]
+    assert failed[0].meaning in found.reason
+
+
+def test_conflicts_refuse_a_pose() -> None:
+    found = verdict(candidate(ENOUGH, conflicts=5000))
+    assert found.status == "not_registered"
+    assert not {check.name: check.passed for check in found.checks}["free_space"]
+    confidences = [verdict(candidate(ENOUGH, conflicts=count)).confidence for count in (0, 20, 200, 2000)]
+    assert (np.diff(confidences) < 0).all()
+
+
+def test_free_motion_makes_it_ambiguous() -> None:
+    found = verdict(candidate(ENOUGH), free=1)
+    assert found.status == "ambiguous"
+    assert [check.name for check in found.checks if not check.passed] == ["observability"]
+    assert verdict(candidate(0.1), free=1).status == "not_registered"
+
+
+def test_no_overlap_is_refused() -> None:
+    assert judge([candidate(0.0, overlap=0.0)], None, CENTRE, "loose").status == "not_registered"
+    assert judge([candidate(0.0, overlap=0.0)], None, CENTRE, "loose").confidence < 0.01
+
+
+def test_equal_rival_makes_it_ambiguous_and_is_counted() -> None:
+    twins = [candidate(ENOUGH), candidate(0.99 * ENOUGH, at=pose(180)), candidate(0.98 * ENOUGH, at=pose(90))]
+    found = verdict(*twins)
+    assert found.status == "ambiguous"
+    assert found.runner_up == pytest.approx(0.99, abs=0.02)
+    assert found.symmetry == "3 equivalent poses"
+    assert "3 poses" in found.reason
+
+
+def test_weaker_rival_is_only_reported() -> None:
+    found = verdict(candidate(ENOUGH), candidate(0.2 * ENOUGH, at=pose(90), overlap=0.05))
+    assert found.status == "registered"
+    assert 0.1 < found.runner_up < 0.5
+
+
+def test_neighbor_is_no_rival() -> None:
+    best = candidate(ENOUGH)
+    near, turned, far = (candidate(ENOUGH, at=at) for at in (pose(2, 1), pose(40), pose(0, 20)))
+    assert rivals([best, near], CENTRE) == []
+    assert rivals([best, near, turned, far], CENTRE) == [turned, far]
+    assert verdict(best, near).status == "registered"
+
+
+def test_featureless_shapes_that_lie_on_each_other_are_ambiguous() -> None:
+    bare = candidate(0.0, overlap=0.95)
+    assert verdict(bare, free=3).status == "ambiguous"
+    assert verdict(bare, replace(bare, pose=pose(180))).status == "ambiguous"
+    # Without freedom and without rival there is still nothing to trust.
+    assert verdict(bare).status == "not_registered"
+    assert verdict(candidate(0.0, overlap=0.2), free=3).status == "not_registered"
+    assert verdict(candidate(0.0, overlap=0.95, conflicts=5000), free=3).status == "not_registered"
+
+
+def test_two_looks_are_surer_than_one_and_their_checks_agree_with_the_word() -> None:
+    weak = candidate(score_for(0.7))
+    alone, confirmed = (judge([weak], firm(), CENTRE, "balanced", earlier) for earlier in (0.0, 0.7))
+    assert alone.status == "not_registered"
+    assert confirmed.status == "registered"
+    assert alone.confidence < confirmed.confidence < 1.0
+    for found in (alone, confirmed):
+        assert (found.status == "registered") == all(check.passed for check in found.checks)
+
+
+@pytest.mark.parametrize("accept", THRESHOLDS)
+def test_confidence_does_not_depend_on_how_sure_to_be(accept: str) -> None:
+    assert verdict(candidate(20.0), accept=accept).confidence == verdict(candidate(20.0)).confidence
