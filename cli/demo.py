@@ -51,8 +51,7 @@ def run(options: argparse.Namespace) -> int:
         angle, shift = pose_error(registration.T_target_source, truth)
         print(f"error against the truth: {angle:.2f} deg, {format_length(shift, 'm')}")
     if registration.ok and not options.quiet:
-        source, target = folder / _SOURCE, folder / _TARGET
-        print(f"look at {folder / 'result' / 'report.html'}; your own files: rotaware register {source} {target}")
+        print("your own files: rotaware register SRC TGT")
     return int(EXIT_OF_STATUS[registration.status])
 
 

@@ -13,5 +13,5 @@ def announce_compilation(say: Callable[[str], None], what: str) -> None:
     """
     from rotaware.kernels.numba_neighbors import nearest
 
-    if not any(Path(nearest.stats.cache_path).glob("numba_neighbors.nearest-*.nbi")):
+    if not any(Path(nearest.stats.cache_path or "").glob("numba_neighbors.nearest-*.nbi")):
         say(f"first run here: compiling {what} (10 to 20 s; later runs find it on disk)")

@@ -62,7 +62,7 @@ def _needs(check: Check) -> str:
 
 
 def _hints(registration: Registration) -> list[str]:
-    hints = ["look at report.html: do the two clouds show a common part?"]
+    hints = ["do the two clouds show a common part? report.html draws the best guess"]
     if registration.T_target_source is not None:
         hints.append("the best guess is in result.json under 'alternatives'; --force also writes its files")
     return [f"  hint: {hint}" for hint in hints]

@@ -22,15 +22,16 @@ def cache_folder() -> Path | None:
     True
     """
     try:
-        return Path(numba.njit(cache=True)(_probe).stats.cache_path)
+        path = numba.njit(cache=True)(_probe).stats.cache_path
     except RuntimeError:
         return None
+    return Path(path) if path else None
 
 
 def ensure_cache_folder() -> None:
     """Point numba to a private temporary folder if it has no other; without effect on functions defined before."""
     if cache_folder() is None:
-        numba.config.CACHE_DIR = str(_private_folder())
+        numba.config.CACHE_DIR = str(_private_folder())  # type: ignore[attr-defined]
 
 
 def _private_folder() -> Path:

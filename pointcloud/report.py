@@ -211,13 +211,20 @@ def _alternatives_table(scene: Scene) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(pose.label)}</th><td class="num">{pose.rotation_deg:.1f}&deg;</td>'
         f'<td class="num">{escape(format_length(pose.translation, scene.unit))}</td>'
-        f'<td class="num">{escape(format_length(float(np.median(pose.residual)), scene.unit))}</td>'
+        f'<td class="num">{escape(_median(pose.residual, scene))}</td>'
         f'<td class="num">{"" if pose.score is None else f"{pose.score:.2f}"}</td></tr>'
         for pose in scene.poses
         if len(pose.residual)
     )
     heads = (("", "Pose"), ("num", "Rotation"), ("num", "Translation"), ("num", "Median, all points"), ("num", "Score"))
     return _table(heads, rows)
+
+
+def _median(residual: np.ndarray, scene: Scene) -> str:
+    value = float(np.median(residual))
+    if np.isfinite(value):
+        return format_length(value, scene.unit)
+    return f"over {format_length(scene.residual_limit, scene.unit)}"
 
 
 def _warnings_list(registration: Registration) -> str:

@@ -28,7 +28,10 @@ _UNIT_SYMBOLS = {"metre": "m", "meter": "m", "centimetre": "cm", "millimetre": "
 
 @dataclass(frozen=True)
 class Pose:
-    """A pose to look at. `matrix` (4, 4) float64, user units; `residual` (S,) of the scene's source points, same."""
+    """A pose to look at. `matrix` (4, 4) float64, user units; `residual` (S,) of the scene's source points, same.
+
+    Residuals well beyond the scene's limit are infinite.
+    """
 
     label: str
     matrix: np.ndarray
@@ -82,7 +85,7 @@ def build_scene(
         target_total=len(target_all),
         start=start,
         start_shifted=shifted,
-        poses=_poses(registration, source, target_all, max_poses),
+        poses=_poses(registration, source, target_all, max_poses, limit),
         residual_limit=limit,
         up=_guess_up(target),
         unit=unit_symbol(registration.target.unit),
@@ -165,7 +168,10 @@ def _thin(points: np.ndarray, budget: int) -> np.ndarray:
     return points[order[:budget]]
 
 
-def _poses(registration: Registration, source: np.ndarray, target: np.ndarray, max_poses: int) -> tuple[Pose, ...]:
+def _poses(
+    registration: Registration, source: np.ndarray, target: np.ndarray, max_poses: int, limit: float
+) -> tuple[Pose, ...]:
+    """The reported pose and alternatives; searched up to `limit`, as wrong poses would take seconds."""
     candidates: list[tuple[str, np.ndarray, float | None]] = []
     reported = registration.T_target_source
     if reported is not None:
@@ -179,7 +185,8 @@ def _poses(registration: Registration, source: np.ndarray, target: np.ndarray, m
     poses = []
     for label, given, score in candidates[:max_poses]:
         matrix = np.asarray(given, dtype=np.float64)
-        residual = tree.query(transform(matrix, source))[0] if len(source) else np.zeros(0)
+        moved = transform(matrix, source)
+        residual = tree.query(moved, distance_upper_bound=1.01 * limit)[0] if len(source) else np.zeros(0)
         rotation_deg = float(np.degrees(Rotation.from_matrix(matrix[:3, :3]).magnitude()))
         poses.append(Pose(label, matrix, rotation_deg, float(np.linalg.norm(matrix[:3, 3])), score, residual))
     return tuple(poses)
