@@ -123,7 +123,7 @@ def distinctiveness(descriptors: np.ndarray) -> np.ndarray:
 
     >>> plane = np.zeros((1, 1152), dtype=np.float32)
     >>> plane[0, :4] = 0.5
-    >>> float(distinctiveness(plane)[0])
+    >>> round(float(distinctiveness(plane)[0]), 3)
     0.02
     """
     size = int(np.prod(SCALES[0][1]))

@@ -17,6 +17,8 @@ MAX_EDGES = 6000
 MAX_CANDIDATES = 6000
 # Share of sensor candidates' occluded points that breaks ties between sides the signs cannot tell apart.
 OCCLUSION_WEIGHT = 0.02
+# What a doubling of the distance beyond the cloud's radius costs: from very far away, signs alone say little.
+FAR_WEIGHT = 0.003
 # A viewpoint behind everything is reported too when its inconsistency is at most this much larger.
 REVERSE_SLACK = 0.03
 # Cells per edge of the cube map of depths: 2.2 degrees, coarser than the gaps between voxels seen from a few metres.
@@ -212,9 +214,13 @@ def estimate_sensors(points: np.ndarray, normals: np.ndarray) -> list[Sensor]:
         # Occlusion costs more to count than signs: only for candidates that could still win.
         close = np.flatnonzero(bad <= bad.min() + OCCLUSION_WEIGHT)
         hidden = np.array([_occluded(points, candidates[c], 32, 3.0) for c in close])
-        winner = int(np.argmin(bad[close] + OCCLUSION_WEIGHT * hidden))
+        away = np.linalg.norm(candidates[close] - middle, axis=1) / radius
+        far = FAR_WEIGHT * np.log2(np.maximum(away, 1.0))
+        winner = int(np.argmin(bad[close] + OCCLUSION_WEIGHT * hidden + far))
         return int(close[winner]), float(hidden[winner])
 
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, radius = (low + high) / 2, max(0.5 * float(np.linalg.norm(high - low)), 1e-9)
     candidates, step = _candidates(points)
     bad = inconsistency(candidates)
     probe = np.linspace(0, len(points) - 1, min(len(points), 400)).astype(np.int64)

@@ -14,9 +14,9 @@ from rotaware.kernels import knn
 from . import canonical
 from .cloud import PointCloud
 from .result import CloudSummary, Correspondences, Hypothesis, Metrics, Notice, Registration
-from .search import Candidate, inlier_mask, search
+from .search import Candidate, inlier_mask
 from .units import guess_unit
-from .verdict import Verdict, judge, rivals
+from .verdict import Verdict, rivals
 from .verify import Observability, describe_free
 from .view import View
 
@@ -49,6 +49,7 @@ class Attempt:
     candidates: list[Candidate]
     firmness: Observability | None
     verdict: Verdict
+    mirrored: bool = False
 
 
 def outcome(
@@ -62,7 +63,7 @@ def outcome(
 ) -> Registration:
     best, verdict = attempt.candidates[0], attempt.verdict
     correspondences = _correspondences(attempt, moving, fixed)
-    metrics = _metrics(attempt, correspondences)
+    metrics = _metrics(attempt, fixed, correspondences)
     others = rivals(attempt.candidates, attempt.source.centre)
     recorded = {key: _plain(value) for key, value in options.items()}
     return Registration(
@@ -93,7 +94,7 @@ def outcome(
 
 
 def _relative(other: Candidate, best: Candidate) -> float:
-    return float(min(1.0, other.score / max(best.score, 1e-9)))
+    return float(min(1.0, other.rank / max(best.rank, 1e-9)))
 
 
 def _plain(value: Any) -> Any:
@@ -124,17 +125,18 @@ def _correspondences(attempt: Attempt, moving: Prepared, fixed: Prepared) -> Cor
     return Correspondences(rows[0], rows[1], confidence, inlier_mask(best))
 
 
-def _metrics(attempt: Attempt, correspondences: Correspondences) -> Metrics:
+def _metrics(attempt: Attempt, fixed: Prepared, correspondences: Correspondences) -> Metrics:
     best, firmness, voxel = attempt.candidates[0], attempt.firmness, attempt.voxel
     evidence = best.evidence
     information = covariance = None
     reason: str | None = "no overlap"
     residual = np.zeros(1)
-    coverage, free = 0.0, ()
+    coverage = 0.0
+    free: tuple[str, ...] = ()
     if firmness is not None:
         residual = firmness.residual * voxel
         coverage = _coverage(attempt)
-        free = describe_free(firmness.free)
+        free = describe_free(firmness.free, fixed.frame[:3, :3].T)
         # Rotation rows carry a length, translation rows none: back to the user's unit.
         units = np.repeat([voxel, 1.0], 3)
         information = firmness.information * units[:, None] * units
@@ -171,14 +173,14 @@ def _summary(side: Prepared, view: View, voxel: float, unit: str) -> CloudSummar
     extent = np.ptp(side.clean.points, axis=0)
     sensor = view.sensors[0]
     origin = canonical.apply(canonical.invert(side.frame), sensor.origin[None] * voxel)[0]
-    nearest = knn(torch.from_numpy(view.fine), 1, exclude_self=True).distance.numpy()
+    nearest = knn(torch.from_numpy(side.clean.points), 1, exclude_self=True).distance.numpy()
     return CloudSummary(
         points=len(side.cloud.points),
         used=len(side.clean.points),
         dropped_nonfinite=side.clean.dropped_nonfinite,
         dropped_duplicates=side.clean.dropped_duplicates,
         extent=(float(extent[0]), float(extent[1]), float(extent[2])),
-        spacing=float(np.median(nearest)) * voxel / side.factor,
+        spacing=float(np.median(nearest)),
         unit=guess_unit(extent.tolist()) if unit == "auto" else unit,
         unit_source="guessed" if unit == "auto" else "given",
         sensor_origin=(float(origin[0]), float(origin[1]), float(origin[2])),
@@ -198,7 +200,7 @@ def _warnings(
     if options["method"] == "refine" and attempt.candidates[0].evidence.overlap_source < 0.1:
         text = "the start is outside the basin of local refinement: under 10 % of the source lies on the target"
         yield Notice("W005", text, "run without --method refine to search globally")
-    if attempt.verdict.status == "not_registered" and options["method"] != "refine" and _mirror_fits(attempt):
+    if attempt.mirrored:
         hint = "check axis order and handedness: one of the two clouds is mirrored"
         yield Notice("W006", "a reflection fits better than any rotation", hint)
 
@@ -217,8 +219,3 @@ def _cloud_warnings(side: Prepared, voxel: float) -> Iterator[Notice]:
     if step > max(0.02 * voxel, 1e-4 * float(np.ptp(clean.points, axis=0).max())):
         text = f"{side.name}: coordinates are quantised to {step:.2g} in this file"
         yield Notice("W003", text, "export again with float64 coordinates or a local origin")
-
-
-def _mirror_fits(attempt: Attempt) -> bool:
-    mirrored = search(attempt.source.mirrored(), attempt.target)
-    return judge(mirrored[:1], None, attempt.source.centre, "balanced").confidence >= 0.8

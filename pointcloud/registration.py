@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from .refine import Refinement, Refiner
 from .result import OnStage, Registration, Stage
 from .search import Candidate, candidate, putative_matches, refined, search
 from .units import unit_factor
-from .verdict import Accept, is_rival, judge
+from .verdict import THRESHOLDS, Accept, confidence_of, is_rival, judge, normalised
 from .verify import observability
 from .view import View, view_of
 
@@ -32,6 +33,9 @@ STAGES = ("clean + canonicalise", "describe", "match + solve", "refine", "verify
 SECOND_LOOK = 1.5
 # Confidence below which a pose is not worth a second look.
 HOPE = 0.1
+# Confidence from which a registered pose is not tried against the mirror image, and how much better that must fit.
+CLEAR = 0.99
+MIRROR_RATIO = 1.3
 WORTH_REFINING = 0.6
 
 
@@ -97,7 +101,7 @@ def register(
     with _threads(threads):
         run = _Run(on_stage)
         options: dict[str, Any] = {
-            "method": method, "voxel_given": voxel, "scale_mode": scale, "refine": refine, "accept": accept,
+            "method": method, "voxel": voxel, "scale": scale, "refine": refine, "accept": accept,
             "hypotheses": hypotheses, "init": init, "unit": unit,
             "source_sensor": source_sensor, "target_sensor": target_sensor,
         }  # fmt: skip
@@ -111,18 +115,33 @@ def _register(
         moving = _prepare("source", source, options["source_sensor"], 1.0, seed)
         fixed = _prepare("target", target, options["target_sensor"], 1.0, seed)
         sizes = [canonical.automatic_voxel([each.points]) for each in (moving, fixed)]
-        factor = unit_factor(*sizes) if options["scale_mode"] == "auto" and start is None else 1.0
+        factor = unit_factor(*sizes) if options["scale"] == "auto" and start is None else 1.0
         if factor != 1.0:
             moving = _prepare("source", source, options["source_sensor"], factor, seed)
-        size = options["voxel_given"] or max(sizes[0] * factor, sizes[1])
+        size = options["voxel"] or max(sizes[0] * factor, sizes[1])
         run.note = f"dropped {moving.clean.dropped_nonfinite + fixed.clean.dropped_nonfinite} NaN, voxel {size:.3g}"
     kind: Refinement = "gicp" if options["refine"] == "auto" else options["refine"]
     best = _attempt(moving, fixed, size, start, kind, options, run)
-    if best.verdict.status == "not_registered" and best.verdict.confidence > HOPE and start is None:
+    undecided = best.verdict.status == "not_registered" and best.verdict.confidence > HOPE
+    if undecided and start is None and options["voxel"] is None:
         # Something to confirm: a finer look at the same clouds, whose noise differs, must find the same pose.
         again = _attempt(moving, fixed, size / SECOND_LOOK, start, kind, options, run, confirms=best)
         best = again if again.verdict.confidence > best.verdict.confidence else best
+    if start is None and (best.verdict.status != "registered" or best.verdict.confidence < CLEAR):
+        best = _unless_mirrored(best)
     return outcome(best, moving, fixed, factor, options, seed, run.timings)
+
+
+def _unless_mirrored(attempt: Attempt) -> Attempt:
+    """Refuse a pose when the reflected source fits better still."""
+    reflected = search(attempt.source.mirrored(), attempt.target)[:3]
+    certainty = max(each.certainty for each in reflected)
+    keypoints = max(len(attempt.source.points), len(attempt.target.points))
+    sure = confidence_of(normalised(certainty, keypoints)) >= THRESHOLDS["balanced"]
+    if not sure or certainty < MIRROR_RATIO * attempt.candidates[0].certainty:
+        return attempt
+    reason = "a reflection fits better than any rotation"
+    return replace(attempt, mirrored=True, verdict=replace(attempt.verdict, status="not_registered", reason=reason))
 
 
 def _attempt(
@@ -153,7 +172,7 @@ def _attempt(
         # Far behind the best, refinement could not change the outcome, and it costs most where the start is wrong.
         worth = WORTH_REFINING * chosen[0].score
         chosen = [refined(source, target, each, refiner) if each.score >= worth else each for each in chosen]
-        chosen.sort(key=lambda each: -each.score)
+        chosen.sort(key=lambda each: -each.rank)
         run.note = f"{len(chosen)} poses, best {chosen[0].refine}"
     with run.stage(5):
         view = source.turned() if chosen[0].putative.turned else source

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .descriptors import mutual_matches
-from .estimators import Matches, distinct, hypotheses, inliers, support
+from .estimators import Matches, distinct, hypotheses, inliers, places, support
 from .refine import Refiner
 from .verify import Evidence, gather_evidence
 from .view import View
 
 # Poses per correspondence set whose surfaces are compared.
 HYPOTHESES = 24
+# Certainty that unrelated scans never come near (examples/benchmarks/verdict.py).
+SETTLED = 8.0
 # Guarded refinement: a pose further than this (voxels, radians) from where it started has left its basin.
 MAX_SHIFT = 4.0
 MAX_TURN = np.radians(12.0)
@@ -39,6 +41,7 @@ class Candidate:
 
     pose: np.ndarray
     support: float  # correspondences that agree, weighted
+    places: float  # the same, counted once per place
     evidence: Evidence
     putative: Putative
     refine: str = "none"
@@ -47,6 +50,16 @@ class Candidate:
     def score(self) -> float:
         """Support, discounted by free-space conflicts; surfaces decide where correspondences are silent."""
         return (self.support + 1e-3 * self.evidence.matched) * self.evidence.agreement
+
+    @property
+    def certainty(self) -> float:
+        """Independent places that agree, discounted by conflicts and by surfaces that cross instead of coincide."""
+        return self.places * self.evidence.coherence**2 * self.evidence.agreement
+
+    @property
+    def rank(self) -> float:
+        """Order of refined candidates: certainty, and the score where no correspondence speaks."""
+        return self.certainty + 1e-3 * self.score
 
 
 def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
@@ -66,11 +79,14 @@ def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
 def search(source: View, target: View) -> list[Candidate]:
     """Candidate poses from descriptors, best first.
 
-    If a cloud may have been seen from either side, the source is matched as it is and turned over.
+    If a cloud may have been seen from either side, the source is matched as it is and, unless that settles the
+    matter, turned over.
     """
     both_sides = len(source.sensors) > 1 or len(target.sensors) > 1
     found: list[Candidate] = []
     for turned in (False, True) if both_sides else (False,):
+        if any(each.certainty > SETTLED for each in found):
+            break
         view = source.turned() if turned else source
         putative = putative_matches(view, target, turned=turned)
         poses, _ = hypotheses(putative.matches, HYPOTHESES)
@@ -93,7 +109,8 @@ def axis_alignments(source: View, target: View) -> list[np.ndarray]:
 def candidate(source: View, target: View, pose: np.ndarray, putative: Putative) -> Candidate:
     """A pose with its support and evidence; `source` turned over like `putative`."""
     evidence = gather_evidence(source, target, pose, turned=putative.turned)
-    return Candidate(pose, support(putative.matches, pose), evidence, putative)
+    matches = putative.matches
+    return Candidate(pose, support(matches, pose), places(matches, pose), evidence, putative)
 
 
 def refined(source: View, target: View, coarse: Candidate, refiner: Refiner) -> Candidate:

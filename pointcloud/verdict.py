@@ -16,13 +16,13 @@ from .verify import FREE_DIRECTION, Observability
 Accept = Literal["strict", "balanced", "loose"]
 
 THRESHOLDS: dict[str, float] = {"strict": 0.95, "balanced": 0.80, "loose": 0.50}
-# Confidence = logistic(SLOPE * log(score / MIDDLE)), fitted on generated pairs: examples/benchmarks/verdict.py.
-MIDDLE = 20.0
-SLOPE = 7.0
+# Confidence = logistic(SLOPE * log(certainty / MIDDLE)), fitted on generated pairs: examples/benchmarks/verdict.py.
+MIDDLE = 2.0
+SLOPE = 5.0
 # A shape without corners offers no correspondences: then the surfaces alone must agree this widely.
 WHOLE_OVERLAP = 0.6
 # Another pose with this share of the best one's evidence is as good an answer.
-RIVAL = 0.75
+RIVAL = 0.65
 RIVAL_ANGLE = np.radians(10.0)
 RIVAL_SHIFT = 5.0
 
@@ -39,13 +39,18 @@ class Verdict:
     symmetry: str | None
 
 
-def confidence_of(score: float) -> float:
-    """Probability that a pose with this score is right."""
-    return float(1.0 / (1.0 + (MIDDLE / max(score, 1e-9)) ** SLOPE))
+def normalised(certainty: float, keypoints: int) -> float:
+    """Certainty as it would be with the usual number of keypoints; more of them raise chance agreement too."""
+    return certainty / max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
 
 
-def score_for(confidence: float) -> float:
-    """Score at which `confidence_of` reaches `confidence`."""
+def confidence_of(certainty: float) -> float:
+    """Probability that a pose with this (normalised) certainty is right."""
+    return float(1.0 / (1.0 + (MIDDLE / max(certainty, 1e-9)) ** SLOPE))
+
+
+def certainty_for(confidence: float) -> float:
+    """Certainty at which `confidence_of` reaches `confidence`."""
     return float(MIDDLE * (confidence / (1.0 - confidence)) ** (1.0 / SLOPE))
 
 
@@ -76,15 +81,15 @@ def judge(
         firmness: observability of the first, None if nothing overlaps.
         centre: (3,) of the source, to tell poses apart.
         accept: how sure to be.
-        keypoints: of the larger view; twice as many make scores, chance ones too, 2^0.5 times as large.
+        keypoints: of the larger view.
         earlier: confidence of an independent look that found the same pose.
     """
     best = candidates[0]
     threshold = THRESHOLDS[accept]
     # Two independent looks are both wrong only if each is.
-    score = best.score / max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
-    confidence = 1.0 - (1.0 - confidence_of(score)) * (1.0 - earlier)
-    needed = score_for(max(1.0 - (1.0 - threshold) / max(1.0 - earlier, 1e-9), 1e-9))
+    certainty = normalised(best.certainty, keypoints)
+    confidence = 1.0 - (1.0 - confidence_of(certainty)) * (1.0 - earlier)
+    needed = certainty_for(max(1.0 - (1.0 - threshold) / max(1.0 - earlier, 1e-9), 1e-9))
     evidence = best.evidence
     others = rivals(candidates, centre)
     strength = firmness.strength if firmness else 0.0
@@ -96,10 +101,10 @@ def judge(
 
     checks = (
         Check(
-            "score",
-            score,
+            "certainty",
+            certainty,
             needed,
-            score >= needed,
+            certainty >= needed,
             "distinctive correspondences agree on one pose, less free-space conflicts",
         ),
         Check(
@@ -131,16 +136,18 @@ def judge(
             f"{same + 1} equivalent poses",
         )  # fmt: skip
     if not checks[0].passed:
-        reason = f"too few distinctive correspondences agree on one pose (score {score:.1f}, needs {needed:.1f})"
+        reason = (
+            f"too few distinctive correspondences agree on one pose (certainty {certainty:.1f}, needs {needed:.1f})"
+        )
     else:
         reason = "in the best pose, parts of each scan stand where the other one looked through"
     return Verdict("not_registered", confidence, reason, checks, runner_up, None)
 
 
 def _rivalry(other: Candidate, best: Candidate) -> float:
-    """How nearly `other` is as good an answer: in correspondences and in surfaces, whichever says less."""
+    """How nearly `other` is as good an answer: in certainty and in surfaces, whichever says less."""
     surfaces = other.evidence.matched * other.evidence.agreement
     return min(
-        other.score / max(best.score, 1e-9),
+        other.rank / max(best.rank, 1e-9),
         surfaces / max(best.evidence.matched * best.evidence.agreement, 1e-9),
     )

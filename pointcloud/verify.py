@@ -26,6 +26,7 @@ class Evidence:
     matched_source: np.ndarray  # (N,) bool
     matched_target: np.ndarray  # (M,) bool
     partner: np.ndarray  # (N,) int64 nearest target point of each source point
+    near: int  # points of both clouds with the other cloud within CONFLICT_DISTANCE
     conflicts: int
 
     @property
@@ -49,9 +50,9 @@ class Evidence:
         return self.matched / (self.matched + CONFLICT_WEIGHT * self.conflicts + 1e-9)
 
     @property
-    def conflict_ratio(self) -> float:
-        """Conflicting points per matched point."""
-        return self.conflicts / max(self.matched, 1)
+    def coherence(self) -> float:
+        """In [0, 1]: matched among the points near the other cloud; surfaces that merely cross score low."""
+        return self.matched / max(self.near, 1)
 
 
 def gather_evidence(source: View, target: View, pose: np.ndarray, *, turned: bool) -> Evidence:
@@ -79,7 +80,9 @@ def gather_evidence(source: View, target: View, pose: np.ndarray, *, turned: boo
         count = in_free_space(lonely_source, target.sensors[t].origin, target.depths[t]).sum()
         count += in_free_space(lonely_target, source_sensor.origin, source.depths[s]).sum()
         conflicts = int(count) if conflicts is None else min(conflicts, int(count))
-    return Evidence(matched_source, matched_target, np.minimum(partner, len(target.points) - 1), conflicts or 0)
+    near = int(np.isfinite(near_target).sum() + np.isfinite(near_source).sum())
+    partner = np.minimum(partner, len(target.points) - 1)
+    return Evidence(matched_source, matched_target, partner, near, conflicts or 0)
 
 
 def _matched(distance: np.ndarray, partner: np.ndarray, normals: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -127,15 +130,28 @@ def observability(source: View, target: View, pose: np.ndarray, evidence: Eviden
     return Observability(information, centre, radius, free, float(values[0]), residual)
 
 
-def describe_free(free: tuple[np.ndarray, ...]) -> tuple[str, ...]:
+def describe_free(free: tuple[np.ndarray, ...], to_user: np.ndarray) -> tuple[str, ...]:
     """Free directions in words: as many rotations as the turning parts span, translations for the rest.
 
-    >>> describe_free((np.eye(6)[5], (np.eye(6)[3] + np.eye(6)[0]) / 2**0.5))
-    ('rotation 1', 'translation 1')
+    Args:
+        free: (6,) unit motions, as in `Observability`.
+        to_user: (3, 3) rotation from the target's canonical frame into its own.
+
+    >>> describe_free((np.eye(6)[5], (np.eye(6)[3] + np.eye(6)[0]) / 2**0.5), np.eye(3))
+    ('rotation about (1.00, 0.00, 0.00)', 'translation along (0.00, 0.00, 1.00)')
     """
     if not free:
         return ()
-    turning = np.stack(free)[:, :3]
-    turns = int((np.linalg.svd(turning, compute_uv=False) > TURNING).sum())
-    names = [f"rotation {k + 1}" for k in range(turns)]
-    return tuple(names + [f"translation {k + 1}" for k in range(len(free) - turns)])
+    motions = np.stack(free)
+    mixing, sizes, turning = np.linalg.svd(motions[:, :3])
+    turns = int((sizes > TURNING).sum())
+    # The mixtures of free motions that do not turn are the free shifts.
+    _, _, shifting = np.linalg.svd(mixing.T[turns:] @ motions[:, 3:])
+    names = [f"rotation about {_axis(to_user @ turning[k])}" for k in range(turns)]
+    return tuple(names + [f"translation along {_axis(to_user @ shifting[k])}" for k in range(len(free) - turns)])
+
+
+def _axis(direction: np.ndarray) -> str:
+    """An axis has no sign: the largest component is shown positive."""
+    direction = direction * np.sign(direction[np.argmax(np.abs(direction))]) + 0.0
+    return "(" + ", ".join(f"{part if abs(part) >= 0.005 else 0.0:.2f}" for part in direction) + ")"

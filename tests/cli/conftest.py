@@ -122,7 +122,7 @@ def registration(**changes: Any) -> Registration:
         why="the only engine",
         refine="gicp",
         seed=0,
-        parameters={"accept": "balanced", "threads": 2, "radius": np.float32(0.25)},
+        parameters={"accept": "balanced", "voxel": None, "scale": "auto", "threads": 2, "radius": np.float32(0.25)},
         timings={"clean": 0.3, "match": 0.4},
         warnings=(Notice("W001", "dropped 3 points", "check the export"),),
     )

@@ -42,6 +42,8 @@ def test_same_result_again_and_on_any_number_of_threads(cli: Any, tmp_path: Path
         run = cli(["register", *scans, *QUICK, "--threads", threads, "-o", name])
         assert run.code == 0, run.out + run.err
     one = _result(tmp_path / "one")
+    assert one["voxel"] == one["parameters"]["voxel"] == pytest.approx(0.08)
+    assert one["scale"] == 1.0 and one["parameters"]["scale"] == "auto"
     assert one == _result(tmp_path / "two") == _result(tmp_path / "again")
     for file in ("transform.txt", "aligned.npy", "correspondences.npz"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

@@ -72,7 +72,8 @@ def test_result_json(cli: Any, engine: Any, scans: Scans, tmp_path: Path) -> Non
     result = _strict((tmp_path / "out" / "result.json").read_text())
     assert set(result) == {
         "schema_version", "status", "transform", "confidence", "reason", "checks", "metrics", "alternatives",
-        "symmetry", "inputs", "parameters", "engine", "why", "refine", "seed", "warnings", "tool", "timings",
+        "symmetry", "inputs", "parameters", "voxel", "scale", "engine", "why", "refine", "seed", "warnings", "tool",
+        "timings",
     }  # fmt: skip
     assert result["schema_version"] == 1 and result["status"] == "registered"
     transform = result["transform"]
@@ -88,7 +89,8 @@ def test_result_json(cli: Any, engine: Any, scans: Scans, tmp_path: Path) -> Non
     assert result["metrics"]["covariance"] is None and result["metrics"]["covariance_reason"] == "fake"
     assert [item["path"] for item in result["inputs"]] == ["scan_b.ply", "scan_a.ply"]
     assert all(len(item["sha256"]) == 64 and item["points"] == 60 for item in result["inputs"])
-    assert result["parameters"]["radius"] == 0.25 and "threads" not in result["parameters"]
+    assert result["parameters"] == {"accept": "balanced", "voxel": None, "scale": "auto", "radius": 0.25}
+    assert result["voxel"] == 0.05 and result["scale"] == 1.0, "those used, whatever was asked for"
     assert set(result["tool"]) == {"name", "version", "commit"}
 
 

@@ -8,10 +8,12 @@ from scipy.spatial.transform import Rotation
 
 from rotaware.pointcloud.canonical import apply
 from rotaware.pointcloud.estimators import (
+    PLACE,
     Matches,
     distinct,
     hypotheses,
     inliers,
+    places,
     pose_difference,
     pose_from_pairs,
     support,
@@ -232,3 +234,56 @@ def test_pose_from_pairs_ignores_rows_without_weight() -> None:
     target[:, -2:] += 100.0
     weights = np.tile([1.0] * 6 + [0.0] * 2, (2, 1))
     np.testing.assert_allclose(pose_from_pairs(source, target, weights), truths, atol=1e-9)
+
+
+def matches_at(source: np.ndarray, pose: np.ndarray, weights: np.ndarray, off: float = 0.0) -> Matches:
+    """Matches that `pose` explains up to a shift of `off` voxels."""
+    normals = directions(np.random.default_rng(0), len(source))
+    return Matches(source, apply(pose, source) + [off, 0, 0], normals, normals @ pose[:3, :3].T, weights)
+
+
+# Middles of cells, 4 cells apart.
+APART = PLACE * (4.0 * np.stack(np.meshgrid(*[np.arange(-2, 2)] * 3), axis=-1).reshape(-1, 3) + 0.5)
+
+
+@pytest.mark.parametrize("off", [0.0, 1.0, 2.0])
+def test_places_of_matches_far_from_each_other_are_their_support(off: float) -> None:
+    pose, weights = random_pose(0), np.random.default_rng(1).uniform(0.5, 1, len(APART))
+    matches = matches_at(APART, pose, weights, off)
+    assert places(matches, pose) == pytest.approx(weights.sum() * (1.0 - (off / 2.5) ** 2))
+    assert places(matches, pose) == pytest.approx(support(matches, pose))
+
+
+def test_matches_at_one_place_count_once_and_the_best_of_them() -> None:
+    pose, rng = random_pose(1), np.random.default_rng(1)
+    weights = rng.uniform(0.5, 1, (len(APART), 20))
+    around = APART[:, None] + rng.uniform(-0.49 * PLACE, 0.49 * PLACE, (len(APART), 20, 3))
+    matches = matches_at(around.reshape(-1, 3), pose, weights.ravel())
+    assert places(matches, pose) == pytest.approx(weights.max(axis=1).sum())
+    assert support(matches, pose) == pytest.approx(weights.sum())
+    one_place = reordered(matches, np.arange(20))
+    assert places(one_place, pose) == pytest.approx(weights[0].max())
+    # The best is the one with the largest weight after the discount for its distance.
+    near, far = matches_at(APART[:1], pose, np.array([0.6])), matches_at(APART[:1], pose, np.array([1.0]), off=2.0)
+    both = Matches(*(np.concatenate([getattr(near, name), getattr(far, name)]) for name in near.__dataclass_fields__))
+    assert places(both, pose) == pytest.approx(0.6)
+
+
+def test_places_do_not_depend_on_duplicates_order_or_wrong_matches() -> None:
+    pose = random_pose(2)
+    matches = noisy_matches(2, pose)
+    value = places(matches, pose)
+    assert 0.0 < value < support(matches, pose)
+    rows = np.arange(len(matches))
+    assert places(reordered(matches, np.tile(rows, 3)), pose) == pytest.approx(value)
+    assert places(reordered(matches, rows[::-1]), pose) == pytest.approx(value)
+    assert places(reordered(matches, np.flatnonzero(inliers(matches, pose))), pose) == pytest.approx(value)
+
+
+def test_wrong_matches_have_no_place() -> None:
+    pose, ones = random_pose(3), np.ones(len(APART))
+    matches = matches_at(APART, pose, ones)
+    assert places(matches_at(APART, pose, ones, off=2.6), pose) == 0.0
+    against = Matches(matches.source, matches.target, matches.source_normals, -matches.target_normals, ones)
+    assert places(against, pose) == 0.0
+    assert places(reordered(matches, np.zeros(0, dtype=np.int64)), pose) == 0.0

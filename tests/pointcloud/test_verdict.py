@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from rotaware.pointcloud.estimators import Matches
 from rotaware.pointcloud.search import Candidate, Putative
-from rotaware.pointcloud.verdict import THRESHOLDS, Verdict, confidence_of, judge, rivals, score_for
+from rotaware.pointcloud.verdict import THRESHOLDS, Verdict, certainty_for, confidence_of, judge, normalised, rivals
 from rotaware.pointcloud.verify import Evidence, Observability
 
 CENTRE = np.array([5.0, 0.0, 0.0])
@@ -31,11 +31,20 @@ def pose(degrees: float = 0.0, shift: float = 0.0) -> np.ndarray:
 
 
 def candidate(
-    support: float, *, at: np.ndarray | None = None, overlap: float = 0.4, conflicts: int = 0, count: int = 1000
+    places: float,
+    *,
+    support: float | None = None,
+    at: np.ndarray | None = None,
+    overlap: float = 0.4,
+    coherence: float = 1.0,
+    conflicts: int = 0,
 ) -> Candidate:
-    matched = np.arange(count) < overlap * count
-    evidence = Evidence(matched, matched, np.zeros(count, dtype=np.int64), conflicts)
-    return Candidate(pose() if at is None else at, support, evidence, NO_MATCHES)
+    """A pose that so many places agree on, each with one match unless `support` tells otherwise."""
+    matched = np.arange(1000) < overlap * 1000
+    near = round(2 * matched.sum() / coherence)
+    evidence = Evidence(matched, matched, np.zeros(1000, dtype=np.int64), near, conflicts)
+    support = places if support is None else support
+    return Candidate(pose() if at is None else at, support, places, evidence, NO_MATCHES)
 
 
 def firm(free: int = 0) -> Observability:
@@ -46,12 +55,11 @@ def verdict(*candidates: Candidate, free: int = 0, accept: str = "balanced") -> 
     return judge(list(candidates), firm(free), CENTRE, accept)  # type: ignore[arg-type]
 
 
-ENOUGH = 2.0 * score_for(THRESHOLDS["strict"])
+ENOUGH = 2.0 * certainty_for(THRESHOLDS["strict"])
 
 
 def test_confidence_rises_from_zero_to_one() -> None:
-    scores = np.geomspace(1e-3, 1e4, 200)
-    confidences = [confidence_of(score) for score in scores]
+    confidences = [confidence_of(certainty) for certainty in np.geomspace(1e-3, 1e4, 200)]
     assert (np.diff(confidences) >= 0).all()
     assert confidences[0] < 0.01
     assert confidences[-1] > 0.99
@@ -59,17 +67,19 @@ def test_confidence_rises_from_zero_to_one() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.05, 0.5, 0.8, 0.95])
-def test_score_for_is_the_inverse_of_confidence(confidence: float) -> None:
-    assert confidence_of(score_for(confidence)) == pytest.approx(confidence)
+def test_certainty_for_is_the_inverse_of_confidence(confidence: float) -> None:
+    assert confidence_of(certainty_for(confidence)) == pytest.approx(confidence)
 
 
 def test_stricter_needs_more() -> None:
-    assert score_for(THRESHOLDS["strict"]) > score_for(THRESHOLDS["balanced"]) > score_for(THRESHOLDS["loose"])
+    assert (
+        certainty_for(THRESHOLDS["strict"]) > certainty_for(THRESHOLDS["balanced"]) > certainty_for(THRESHOLDS["loose"])
+    )
 
 
 def test_more_evidence_never_withdraws_a_verdict() -> None:
     for accept in THRESHOLDS:
-        words = [verdict(candidate(s), accept=accept).status for s in np.geomspace(0.1, 10 * ENOUGH, 60)]
+        words = [verdict(candidate(places), accept=accept).status for places in np.geomspace(0.1, 10 * ENOUGH, 60)]
         switch = words.index("registered")
         assert switch > 0
         assert set(words[:switch]) == {"not_registered"}
@@ -78,8 +88,8 @@ def test_more_evidence_never_withdraws_a_verdict() -> None:
 
 def test_what_strict_accepts_balanced_and_loose_accept_too() -> None:
     accepted = []
-    for support in np.geomspace(0.1, 10 * ENOUGH, 60):
-        words = [verdict(candidate(support), accept=accept).status for accept in ("strict", "balanced", "loose")]
+    for places in np.geomspace(0.1, 10 * ENOUGH, 60):
+        words = [verdict(candidate(places), accept=accept).status for accept in ("strict", "balanced", "loose")]
         row = [word == "registered" for word in words]
         assert row == sorted(row)
         accepted.append(sum(row))
@@ -91,17 +101,17 @@ def test_registered_passes_all_checks() -> None:
     found = verdict(candidate(ENOUGH))
     assert found.status == "registered"
     assert found.confidence > THRESHOLDS["strict"]
-    assert [check.name for check in found.checks] == ["score", "free_space", "observability", "runner_up"]
+    assert [check.name for check in found.checks] == ["certainty", "free_space", "observability", "runner_up"]
     assert all(check.passed for check in found.checks)
     assert found.runner_up == 0.0
     assert found.symmetry is None
 
 
 def test_weak_pose_is_refused_with_the_check_that_failed() -> None:
-    found = verdict(candidate(0.1 * score_for(THRESHOLDS["loose"])))
+    found = verdict(candidate(0.1 * certainty_for(THRESHOLDS["loose"])))
     assert found.status == "not_registered"
     failed = [check for check in found.checks if not check.passed]
-    assert [check.name for check in failed] == ["score"]
+    assert [check.name for check in failed] == ["certainty"]
     assert "correspondences" in failed[0].meaning
     assert "correspondences" in found.reason
 
@@ -160,27 +170,67 @@ def test_featureless_shapes_that_lie_on_each_other_are_ambiguous() -> None:
 
 
 def test_two_looks_are_surer_than_one() -> None:
-    weak = candidate(score_for(0.7))
+    weak = candidate(certainty_for(0.7))
     alone, confirmed = (judge([weak], firm(), CENTRE, "balanced", earlier=earlier) for earlier in (0.0, 0.7))
     assert (alone.status, confirmed.status) == ("not_registered", "registered")
     assert alone.confidence < confirmed.confidence < 1.0
     assert all(check.passed for check in confirmed.checks)
 
 
-def test_more_points_need_a_higher_score() -> None:
+def test_more_points_need_more_places() -> None:
     # Chance agreements grow with the number of points.
-    confidences = [
-        judge([candidate(25.0)], firm(), CENTRE, "balanced", keypoints=count).confidence
-        for count in (100, 6000, 12_000, 24_000)
+    found = [
+        judge([candidate(25.0)], firm(), CENTRE, "balanced", keypoints=count) for count in (100, 6000, 12_000, 24_000)
     ]
+    values, confidences = ([each.checks[0].value for each in found], [each.confidence for each in found])
     assert confidences[0] == confidences[1] > confidences[2] > confidences[3]
+    np.testing.assert_allclose(values, 25.0 / np.array([1.0, 1.0, 2.0, 4.0]) ** 0.5, rtol=1e-6)
+    assert [normalised(25.0, count) for count in (100, 24_000)] == [25.0, 12.5]
+
+
+def test_certainty_is_what_it_says() -> None:
+    # Twice the places, twice the certainty; surfaces that cross and free space count against it.
+    assert candidate(7.0).certainty == pytest.approx(7.0)
+    assert candidate(14.0).certainty == pytest.approx(14.0)
+    assert candidate(7.0, coherence=0.5).certainty == pytest.approx(7.0 / 4, rel=1e-3)
+    # 800 matched points against 10 times 80 conflicts.
+    assert candidate(7.0, conflicts=80).certainty == pytest.approx(7.0 / 2)
+
+
+def test_many_matches_at_one_place_make_nothing_surer() -> None:
+    few, many = (verdict(candidate(2.0, support=support)) for support in (2.0, 2000.0))
+    assert few.confidence == many.confidence < THRESHOLDS["loose"]
+    assert few.status == many.status == "not_registered"
+
+
+def test_surfaces_that_cross_instead_of_coincide_are_refused() -> None:
+    found = [verdict(candidate(ENOUGH, coherence=coherence)) for coherence in (1.0, 0.7, 0.5, 0.2)]
+    assert (np.diff([each.confidence for each in found]) < 0).all()
+    assert (found[0].status, found[-1].status) == ("registered", "not_registered")
+    assert [check.name for check in found[-1].checks if not check.passed] == ["certainty"]
+
+
+def test_rivals_are_compared_by_matches_and_surfaces_not_by_certainty() -> None:
+    best = candidate(ENOUGH, support=100.0)
+    # Its matches stand at few places, but they are nearly as many, on as much surface.
+    clustered = candidate(0.1, support=90.0, at=pose(90))
+    assert verdict(best, clustered).status == "ambiguous"
+    assert verdict(best, clustered).runner_up == pytest.approx(0.9, abs=0.01)
+    # Too few matches, or too little surface: whichever says less.
+    scarce, narrow = (
+        candidate(ENOUGH, support=40.0, at=pose(90)),
+        replace(clustered, evidence=candidate(1.0, overlap=0.1).evidence),
+    )
+    assert verdict(best, scarce).runner_up == pytest.approx(0.4, abs=0.01)
+    assert verdict(best, narrow).runner_up == pytest.approx(0.25, abs=0.01)
+    assert verdict(best, scarce).status == verdict(best, narrow).status == "registered"
 
 
 def test_word_and_checks_agree() -> None:
-    for support in np.geomspace(0.1, 10 * ENOUGH, 40):
+    for places in np.geomspace(0.1, 10 * ENOUGH, 40):
         for conflicts in (0, 30, 300):
             for free in (0, 1):
-                found = verdict(candidate(support, conflicts=conflicts), free=free)
+                found = verdict(candidate(places, conflicts=conflicts), free=free)
                 assert (found.status == "registered") == all(check.passed for check in found.checks)
 
 

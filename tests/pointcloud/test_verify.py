@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -72,6 +75,23 @@ def spans(free: tuple[np.ndarray, ...], expected: list[list[float]], *, tilt: fl
     assert np.linalg.svd(found.T @ wanted)[1].min() > np.cos(tilt)
 
 
+def kinds(names: Sequence[str]) -> list[str]:
+    return [name.split()[0] for name in names]
+
+
+def axis_of(name: str) -> np.ndarray:
+    words = re.fullmatch(r"(?:rotation about|translation along) \((.+), (.+), (.+)\)", name)
+    assert words is not None, name
+    return np.array([float(word) for word in words.groups()])
+
+
+def assert_axes(names: Sequence[str], expected: list[list[float]]) -> None:
+    """Assert that the axes named span the same line, plane or space as those expected."""
+    axes = np.array([axis_of(name) for name in names])
+    np.testing.assert_allclose(axes @ axes.T, np.eye(len(names)), atol=0.02)  # two decimals are shown
+    spans(tuple(axes), expected)
+
+
 def test_everything_matches_at_the_truth() -> None:
     shape = corner()
     evidence = gather_evidence(shape, shape, np.eye(4), turned=False)
@@ -79,7 +99,8 @@ def test_everything_matches_at_the_truth() -> None:
     assert evidence.overlap_source == evidence.overlap_target == 1.0
     assert evidence.matched == 2 * len(shape.points)
     assert evidence.conflicts == 0
-    assert evidence.conflict_ratio == 0.0
+    assert evidence.near == evidence.matched
+    assert evidence.coherence == 1.0
     assert evidence.agreement == pytest.approx(1.0)
 
 
@@ -87,6 +108,7 @@ def test_nothing_matches_far_away() -> None:
     shape = corner()
     evidence = gather_evidence(shape, shape, shifted(0, 0, 500), turned=False)
     assert evidence.matched == evidence.overlap_source == evidence.overlap_target == evidence.agreement == 0
+    assert evidence.near == evidence.coherence == 0
     assert observability(shape, shape, shifted(0, 0, 500), evidence) is None
 
 
@@ -109,6 +131,7 @@ def test_evidence_is_symmetric() -> None:
     np.testing.assert_array_equal(there.matched_source, back.matched_target)
     np.testing.assert_array_equal(there.matched_target, back.matched_source)
     assert there.conflicts == back.conflicts
+    assert there.near == back.near
 
 
 def test_opposite_normals_do_not_match() -> None:
@@ -138,47 +161,95 @@ def test_walls_in_free_space_are_conflicts() -> None:
 
 def test_agreement_falls_with_conflicts() -> None:
     yes = np.ones(50, dtype=bool)
-    agreements = [Evidence(yes, yes, np.zeros(50, dtype=np.int64), conflicts).agreement for conflicts in (0, 5, 50)]
+    partner = np.zeros(50, dtype=np.int64)
+    agreements = [Evidence(yes, yes, partner, 100, conflicts).agreement for conflicts in (0, 5, 50)]
     assert agreements[0] == pytest.approx(1.0)
     assert (np.diff(agreements) < 0).all()
     assert agreements[-1] > 0
 
 
+def test_coherence_is_the_share_of_near_points_that_match() -> None:
+    yes, partner = np.arange(50) < 40, np.zeros(50, dtype=np.int64)
+    assert [Evidence(yes, yes, partner, near, 0).coherence for near in (80, 160, 800)] == [1.0, 0.5, 0.1]
+
+
+def test_surfaces_that_cross_are_near_but_do_not_match() -> None:
+    wall = plane()
+    across = np.eye(4)
+    across[:3, :3] = Rotation.from_rotvec([np.pi / 2, 0, 0]).as_matrix()
+    evidence = gather_evidence(wall, wall, across, turned=False)
+    # A strip of 30 x 6 voxels of each wall lies within 3 voxels of the other, at a right angle.
+    assert evidence.near == pytest.approx(2 * 30 * 6, rel=0.1)
+    assert evidence.matched == 0
+    assert evidence.coherence == 0.0
+    # Within the distance but not within that of a match.
+    apart = gather_evidence(wall, wall, shifted(0, 0, 2.0), turned=False)
+    assert (apart.near, apart.matched) == (2 * len(wall.points), 0)
+
+
 def test_plane_leaves_two_shifts_and_one_turn() -> None:
     firm = held(plane())
     spans(firm.free, [[0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]])
-    assert describe_free(firm.free) == ("rotation 1", "translation 1", "translation 2")
+    names = describe_free(firm.free, np.eye(3))
+    assert kinds(names) == ["rotation", "translation", "translation"]
+    assert_axes(names[:1], [[0, 0, 1]])
+    assert_axes(names[1:], [[1, 0, 0], [0, 1, 0]])
     assert firm.strength < 1e-3
 
 
 def test_sphere_leaves_all_turns() -> None:
     firm = held(sphere())
     spans(firm.free, np.eye(6)[:3].tolist())
-    assert describe_free(firm.free) == ("rotation 1", "rotation 2", "rotation 3")
+    names = describe_free(firm.free, np.eye(3))
+    assert kinds(names) == ["rotation"] * 3
+    assert_axes(names, np.eye(3).tolist())
 
 
 def test_cylinder_leaves_one_turn_and_one_shift() -> None:
     firm = held(cylinder())
     spans(firm.free, [[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
-    assert describe_free(firm.free) == ("rotation 1", "translation 1")
+    names = describe_free(firm.free, np.eye(3))
+    assert kinds(names) == ["rotation", "translation"]
+    assert_axes(names[:1], [[0, 0, 1]])
+    assert_axes(names[1:], [[0, 0, 1]])
 
 
 def test_names_do_not_depend_on_the_basis() -> None:
     # Within the space of free motions the eigenvectors mix turns and shifts at will.
-    turn_and_shift = np.eye(6)[[2, 5]]
     for angle in (0.0, 0.4, np.pi / 4, 2.0):
         mix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        assert describe_free(tuple(mix @ turn_and_shift)) == ("rotation 1", "translation 1")
-    turns_and_shift = np.eye(6)[[0, 1, 2, 3]]
+        names = describe_free(tuple(mix @ np.eye(6)[[2, 5]]), np.eye(3))
+        assert names == ("rotation about (0.00, 0.00, 1.00)", "translation along (0.00, 0.00, 1.00)")
+        names = describe_free(tuple(mix @ np.eye(6)[[0, 4]]), np.eye(3))
+        assert names == ("rotation about (1.00, 0.00, 0.00)", "translation along (0.00, 1.00, 0.00)")
+    turns_and_shift = np.eye(6)[[0, 1, 2, 4]]
     mix = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-    names = describe_free(tuple(mix @ turns_and_shift))
-    assert names == ("rotation 1", "rotation 2", "rotation 3", "translation 1")
+    names = describe_free(tuple(mix @ turns_and_shift), np.eye(3))
+    assert kinds(names) == ["rotation"] * 3 + ["translation"]
+    assert_axes(names[:3], np.eye(3).tolist())
+    assert names[3] == "translation along (0.00, 1.00, 0.00)"
+
+
+def test_axes_are_named_in_the_frame_of_the_user_and_have_no_sign() -> None:
+    quarter = Rotation.from_rotvec([0, np.pi / 2, 0]).as_matrix()  # z to x
+    about_x = ("rotation about (1.00, 0.00, 0.00)",)
+    for sign in (1.0, -1.0):
+        free = (sign * np.eye(6)[2],)
+        assert describe_free(free, quarter) == describe_free(free, quarter.T) == about_x
+    firm = held(cylinder())
+    for seed in range(3):
+        to_user = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+        names = describe_free(firm.free, to_user)
+        assert kinds(names) == ["rotation", "translation"]
+        for name in names:
+            assert_axes([name], [to_user[:, 2].tolist()])
+            assert max(axis_of(name), key=abs) > 0
 
 
 def test_corner_leaves_nothing() -> None:
     firm = held(corner())
     assert firm.free == ()
-    assert describe_free(firm.free) == ()
+    assert describe_free(firm.free, np.eye(3)) == ()
     assert firm.strength > held(cylinder()).strength
 
 
