@@ -239,7 +239,7 @@ def test_pose_from_pairs_ignores_rows_without_weight() -> None:
 def matches_at(source: np.ndarray, pose: np.ndarray, weights: np.ndarray, off: float = 0.0) -> Matches:
     """Matches that `pose` explains up to a shift of `off` voxels."""
     normals = directions(np.random.default_rng(0), len(source))
-    return Matches(source, apply(pose, source) + [off, 0, 0], normals, normals @ pose[:3, :3].T, weights)
+    return Matches(source, apply(pose, source) + np.array([off, 0, 0]), normals, normals @ pose[:3, :3].T, weights)
 
 
 # Middles of cells, 4 cells apart.

@@ -112,6 +112,18 @@ def test_sensor_of_a_generated_scan_is_found(scan: np.ndarray) -> None:
     assert max(agreements) >= 0.95
 
 
+def test_sensor_of_a_generated_scan_is_near_the_camera() -> None:
+    # Signs alone hardly tell a viewpoint from another one far behind it; the nearer one is preferred.
+    near = 0
+    for seed in range(5):
+        scan = indoor_fragment(seed, 0, camera=CAMERA, frames=3).points.astype(np.float64)
+        points, fine, camera = scaled_scan(scan)
+        metres = float(np.linalg.norm(canonical_frame(scan)[:3, 3]) / np.linalg.norm(camera))
+        sensors = estimate_sensors(points, estimate_normals(points, fine)[0])
+        near += min(np.linalg.norm(sensor.origin - camera) * metres for sensor in sensors) < 1.5
+    assert near >= 4
+
+
 def test_sensor_moves_with_the_scan(scan: np.ndarray) -> None:
     rng, pose = np.random.default_rng(3), random_pose(3, 100.0)
     points, fine, _ = scaled_scan(scan)

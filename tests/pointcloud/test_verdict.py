@@ -198,7 +198,8 @@ def test_certainty_is_what_it_says() -> None:
 
 
 def test_many_matches_at_one_place_make_nothing_surer() -> None:
-    few, many = (verdict(candidate(2.0, support=support)) for support in (2.0, 2000.0))
+    weak = certainty_for(0.9 * THRESHOLDS["loose"])
+    few, many = (verdict(candidate(weak, support=support), accept="loose") for support in (weak, 1000.0 * weak))
     assert few.confidence == many.confidence < THRESHOLDS["loose"]
     assert few.status == many.status == "not_registered"
 
@@ -210,20 +211,32 @@ def test_surfaces_that_cross_instead_of_coincide_are_refused() -> None:
     assert [check.name for check in found[-1].checks if not check.passed] == ["certainty"]
 
 
-def test_rivals_are_compared_by_matches_and_surfaces_not_by_certainty() -> None:
-    best = candidate(ENOUGH, support=100.0)
-    # Its matches stand at few places, but they are nearly as many, on as much surface.
-    clustered = candidate(0.1, support=90.0, at=pose(90))
-    assert verdict(best, clustered).status == "ambiguous"
-    assert verdict(best, clustered).runner_up == pytest.approx(0.9, abs=0.01)
-    # Too few matches, or too little surface: whichever says less.
-    scarce, narrow = (
-        candidate(ENOUGH, support=40.0, at=pose(90)),
-        replace(clustered, evidence=candidate(1.0, overlap=0.1).evidence),
-    )
-    assert verdict(best, scarce).runner_up == pytest.approx(0.4, abs=0.01)
-    assert verdict(best, narrow).runner_up == pytest.approx(0.25, abs=0.01)
-    assert verdict(best, scarce).status == verdict(best, narrow).status == "registered"
+def test_rivals_are_compared_by_certainty_and_surfaces() -> None:
+    best, turned = candidate(ENOUGH), pose(90)
+    # As many matches, but at few places; or as many places, but on little surface: whichever says less.
+    clustered = candidate(0.1 * ENOUGH, support=ENOUGH, at=turned)
+    crossing = candidate(ENOUGH, coherence=0.5, at=turned)
+    narrow = candidate(ENOUGH, overlap=0.1, at=turned)
+    for other, share in ((clustered, 0.1), (crossing, 0.25), (narrow, 0.25)):
+        assert verdict(best, other).runner_up == pytest.approx(share, abs=0.01)
+        assert verdict(best, other).status == "registered"
+    # Many places decide even if each has but one match.
+    scattered = candidate(0.9 * ENOUGH, at=turned)
+    many = candidate(ENOUGH, support=5.0 * ENOUGH)
+    assert verdict(many, scattered).runner_up == pytest.approx(0.9, abs=0.01)
+    assert verdict(many, scattered).status == "ambiguous"
+
+
+def test_rank_follows_certainty_then_matches_then_surfaces() -> None:
+    order = [
+        candidate(9.0, support=9.0),
+        candidate(8.0, support=800.0),
+        candidate(8.0, support=8.0),
+        candidate(0.0, overlap=0.9),
+        candidate(0.0, overlap=0.2),
+    ]
+    ranks = [each.rank for each in order]
+    assert (np.diff(ranks) < 0).all()
 
 
 def test_word_and_checks_agree() -> None:
