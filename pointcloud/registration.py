@@ -18,7 +18,7 @@ from . import canonical
 from .io import as_point_cloud
 from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
-from .result import OnStage, Registration, Stage
+from .result import Check, OnStage, Registration, Stage
 from .search import Candidate, candidate, putative_matches, refined, search
 from .units import unit_factor
 from .verdict import THRESHOLDS, Accept, confidence_of, is_rival, judge, normalised
@@ -128,7 +128,9 @@ def _register(
         again = _attempt(moving, fixed, size / SECOND_LOOK, start, kind, options, run, confirms=best)
         best = again if again.verdict.confidence > best.verdict.confidence else best
     if start is None and (best.verdict.status != "registered" or best.verdict.confidence < CLEAR):
-        best = _unless_mirrored(best)
+        with run.stage(5):
+            best = _unless_mirrored(best)
+            run.note = "the mirror image fits better" if best.mirrored else "the mirror image fits no better"
     return outcome(best, moving, fixed, factor, options, seed, run.timings)
 
 
@@ -141,7 +143,11 @@ def _unless_mirrored(attempt: Attempt) -> Attempt:
     if not sure or certainty < MIRROR_RATIO * attempt.candidates[0].certainty:
         return attempt
     reason = "a reflection fits better than any rotation"
-    return replace(attempt, mirrored=True, verdict=replace(attempt.verdict, status="not_registered", reason=reason))
+    ratio = certainty / max(attempt.candidates[0].certainty, 1e-9)
+    meaning = "the mirror image of the source fits no better than the source"
+    checks = (*attempt.verdict.checks, Check("handedness", ratio, MIRROR_RATIO, False, meaning))
+    verdict = replace(attempt.verdict, status="not_registered", reason=reason, checks=checks)
+    return replace(attempt, mirrored=True, verdict=verdict)
 
 
 def _attempt(

@@ -145,7 +145,7 @@ def judge(
 
 
 def _rivalry(other: Candidate, best: Candidate) -> float:
-    """How nearly `other` is as good an answer: in certainty and in surfaces, whichever says less."""
+    """How nearly `other` is as good an answer: in rank and in surfaces, whichever says less."""
     surfaces = other.evidence.matched * other.evidence.agreement
     return min(
         other.rank / max(best.rank, 1e-9),

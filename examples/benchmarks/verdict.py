@@ -110,8 +110,8 @@ def against_scans(index: Path, pairs: int, seed: int) -> Iterator[tuple[str, Reg
         scan = np.load(index.parent / file).astype(np.float32)
         # Far from the seeds that anybody counts up to, so that different runs meet different rooms.
         room = indoor_fragment(1_000_000 * (seed + 1) + item, 0)
-        clouds = (scan, room.points) if item // len(files) % 2 == 0 else (room.points, scan)
-        yield SCAN_AND_ROOM, RegistrationPair(*clouds, None, 0.0, f"{Path(file).stem} and {room.name}")
+        source, target = (scan, room.points) if item // len(files) % 2 == 0 else (room.points, scan)
+        yield SCAN_AND_ROOM, RegistrationPair(source, target, None, 0.0, f"{Path(file).stem} and {room.name}")
 
 
 def by_overlap(records: list[Record]) -> str:
