@@ -15,6 +15,7 @@ from .result import (
     Registration,
     Stage,
 )
+from .robust import PoseEstimate, local_to_global_registration, ransac, weighted_procrustes
 from .units import guess_unit
 
 __all__ = [
@@ -27,13 +28,17 @@ __all__ = [
     "Metrics",
     "Notice",
     "PointCloud",
+    "PoseEstimate",
     "Registration",
     "Stage",
     "UnreadableFileError",
     "guess_unit",
+    "local_to_global_registration",
     "output_extension",
+    "ransac",
     "read_point_cloud",
     "register",
+    "weighted_procrustes",
     "write_overview_png",
     "write_point_cloud",
     "write_report_html",

@@ -142,14 +142,19 @@ def pose_difference(first: np.ndarray, second: np.ndarray, centre: np.ndarray) -
     return float(np.arccos(np.clip(cosine, -1.0, 1.0))), float(np.linalg.norm(shift))
 
 
+def same_pose(first: np.ndarray, second: np.ndarray, centre: np.ndarray) -> bool:
+    """True when two poses (voxels) are one answer, judged at `centre` (3,)."""
+    angle, shift = pose_difference(first, second, centre)
+    return angle < SAME_ANGLE and shift < SAME_SHIFT
+
+
 def distinct(poses: np.ndarray, centre: np.ndarray, limit: int) -> list[int]:
     """Indices of at most `limit` poses, in order, skipping those close to an earlier one."""
     kept: list[int] = []
     for c, pose in enumerate(poses):
         if len(kept) == limit:
             break
-        near = (pose_difference(poses[k], pose, centre) for k in kept)
-        if not any(angle < SAME_ANGLE and shift < SAME_SHIFT for angle, shift in near):
+        if not any(same_pose(poses[k], pose, centre) for k in kept):
             kept.append(c)
     return kept
 

@@ -15,13 +15,14 @@ from threadpoolctl import threadpool_limits
 from rotaware.geo.checks import require_choice
 
 from . import canonical
+from .estimators import same_pose
 from .io import as_point_cloud
 from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
 from .result import Check, OnStage, Registration, Stage
 from .search import Candidate, candidate, putative_matches, refined, search
 from .units import unit_factor
-from .verdict import THRESHOLDS, Accept, confidence_of, is_rival, judge, normalised
+from .verdict import THRESHOLDS, Accept, confidence_of, judge, normalised
 from .verify import observability
 from .view import View, view_of
 
@@ -195,7 +196,7 @@ def _agreement(earlier: Attempt, pose: np.ndarray, voxel: float) -> float:
     scaled = pose.copy()
     scaled[:3, 3] *= voxel / earlier.voxel
     found = earlier.candidates[0].pose
-    same = not is_rival(found, scaled, earlier.source.centre)
+    same = same_pose(found, scaled, earlier.source.centre)
     return earlier.verdict.confidence if same else 0.0
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from .canonical import OCCUPIED_VOXELS
-from .estimators import pose_difference
+from .estimators import same_pose
 from .result import Check, Status
 from .search import Candidate
 from .verify import FREE_DIRECTION, Observability
@@ -23,8 +23,6 @@ SLOPE = 5.0
 WHOLE_OVERLAP = 0.6
 # Another pose with this share of the best one's evidence is as good an answer.
 RIVAL = 0.65
-RIVAL_ANGLE = np.radians(10.0)
-RIVAL_SHIFT = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,9 @@ def certainty_for(confidence: float) -> float:
     return float(MIDDLE * (confidence / (1.0 - confidence)) ** (1.0 / SLOPE))
 
 
-def is_rival(pose: np.ndarray, other: np.ndarray, centre: np.ndarray) -> bool:
-    """True when two poses (voxels) are different answers, judged at `centre` (3,)."""
-    angle, shift = pose_difference(pose, other, centre)
-    return angle > RIVAL_ANGLE or shift > RIVAL_SHIFT
-
-
 def rivals(candidates: list[Candidate], centre: np.ndarray) -> list[Candidate]:
     """Candidates, after the best, that are poses of their own."""
-    return [other for other in candidates[1:] if is_rival(candidates[0].pose, other.pose, centre)]
+    return [other for other in candidates[1:] if not same_pose(candidates[0].pose, other.pose, centre)]
 
 
 def judge(

@@ -8,22 +8,18 @@ goes to standard output, or to a file with `--output`.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from protocol import environment, write_whole
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -146,45 +142,13 @@ def time_all(count: int, repeats: int, threads: list[int], open3d: bool) -> list
     return records
 
 
-def environment() -> dict[str, Any]:
-    """Where and with what the times were taken."""
-    installed = {name: importlib.util.find_spec(name) is not None for name in VERSIONS_OF}
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "machine": {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "system": platform.platform(),
-        },
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name, present in installed.items() if present},
-    }
-
-
-def processor_name() -> str:
-    """The processor's own name where Linux tells it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Check, time, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small clouds and few repeats: a test of this script")
     parser.add_argument("--output", type=Path, help="file for the JSON, replaced when the run is complete")
     options = parser.parse_args(arguments)
-    report = environment()
+    report: dict[str, Any] = environment(VERSIONS_OF)
     check(room_surface(2000))
     open3d = importlib.util.find_spec("open3d") is not None
     repeats, threads = (2, [1]) if options.quick else (5, [1, 2])
@@ -195,9 +159,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.output is None:
         print(text)
     else:
-        unfinished = options.output.with_name(options.output.name + ".partial")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, options.output)
+        write_whole(options.output, text + "\n")
     return report
 
 
