@@ -20,7 +20,7 @@ from .io import as_point_cloud
 from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
 from .result import Check, OnStage, Registration, Stage
-from .search import Candidate, candidate, putative_matches, refined, search
+from .search import PRIOR, Candidate, candidate, putative_matches, refined, search
 from .units import unit_factor
 from .verdict import THRESHOLDS, Accept, confidence_of, judge, normalised
 from .verify import observability
@@ -178,7 +178,10 @@ def _attempt(
         chosen = candidates[: options["hypotheses"]]
         # Far behind the best, refinement could not change the outcome, and it costs most where the start is wrong.
         worth = WORTH_REFINING * chosen[0].score
-        chosen = [refined(source, target, each, refiner) if each.score >= worth else each for each in chosen]
+        prior = PRIOR if start is None else 0.0
+        chosen = [
+            refined(source, target, each, refiner, prior=prior) if each.score >= worth else each for each in chosen
+        ]
         chosen.sort(key=lambda each: -each.rank)
         run.note = f"{len(chosen)} poses, best {chosen[0].refine}"
     with run.stage(5):

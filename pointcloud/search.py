@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
+from .canonical import invert
 from .descriptors import mutual_matches
 from .estimators import Matches, distinct, hypotheses, inliers, places, support
 from .refine import Refiner
-from .verify import Evidence, gather_evidence
+from .verify import Evidence, Observability, gather_evidence, observability
 from .view import View
 
 # Poses per correspondence set whose surfaces are compared.
@@ -19,10 +21,12 @@ SETTLED = 8.0
 # Guarded refinement: a pose further than this (voxels, radians) from where it started has left its basin.
 MAX_SHIFT = 4.0
 MAX_TURN = np.radians(12.0)
-# Share of surface evidence and of correspondence support that a refined pose must keep. Where little overlaps, ICP
-# slides along it (real fragments bend, so surfaces can fit better off the truth), and correspondences notice.
+# Information per matched point (unit noise) that correspondences are worth against surfaces. Where little overlaps, ICP
+# alone slides along it: real fragments bend, and surfaces can fit better off the truth.
+PRIOR = 0.1
+# Share of surface evidence and of correspondence support that a refined pose must keep.
 KEEP_EVIDENCE = 0.98
-KEEP_SUPPORT = 0.93
+KEEP_SUPPORT = 0.87
 
 
 @dataclass(frozen=True)
@@ -113,25 +117,54 @@ def candidate(source: View, target: View, pose: np.ndarray, putative: Putative) 
     return Candidate(pose, support(matches, pose), places(matches, pose), evidence, putative)
 
 
-def refined(source: View, target: View, coarse: Candidate, refiner: Refiner) -> Candidate:
-    """`coarse` after local refinement, or `coarse` itself where refinement lost evidence or left the basin."""
-    pose = refiner(coarse.pose)
-    if pose is coarse.pose:
+def refined(source: View, target: View, coarse: Candidate, refiner: Refiner, *, prior: float = PRIOR) -> Candidate:
+    """`coarse` after local refinement, or `coarse` itself where refinement lost evidence or left the basin.
+
+    `prior` 0 takes the refinement as it is: for a start that no correspondences stand behind.
+    """
+    aligned = refiner(coarse.pose)
+    if aligned is coarse.pose:
         return coarse
     view = source.turned() if coarse.putative.turned else source
-    fine = candidate(view, target, pose, coarse.putative)
-    # The turn is measured about the overlap, where the surfaces are.
-    turn = np.arccos(np.clip((np.trace(pose[:3, :3].T @ coarse.pose[:3, :3]) - 1.0) / 2.0, -1.0, 1.0))
-    anchor = view.points[coarse.evidence.matched_source].mean(axis=0) if coarse.evidence.matched else view.centre
-    shift = np.linalg.norm((pose - coarse.pose) @ np.append(anchor, 1.0))
-    if shift > MAX_SHIFT or turn > MAX_TURN:
+    firmness = observability(view, target, coarse.pose, coarse.evidence)
+    if firmness is None:
+        return replace(coarse, refine="rejected, nothing overlaps")
+    turn, shift = _motion(coarse.pose, aligned, firmness.centre)
+    if np.linalg.norm(shift) > MAX_SHIFT or np.linalg.norm(turn) > MAX_TURN:
         return replace(coarse, refine="rejected, left the basin")
+    fine = candidate(view, target, _damped(coarse.pose, turn, shift, firmness, prior), coarse.putative)
     before, after = coarse.evidence, fine.evidence
     if after.matched * after.agreement < KEEP_EVIDENCE * before.matched * before.agreement:
         return replace(coarse, refine="rejected, overlap fell")
     if fine.support < KEEP_SUPPORT * coarse.support:
         return replace(coarse, refine="rejected, slid off the correspondences")
     return replace(fine, refine="accepted")
+
+
+def _motion(before: np.ndarray, after: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation vector and shift, both (3,), that lead from one pose to another, about `centre` in the target frame."""
+    step = after @ invert(before)
+    turn = Rotation.from_matrix(step[:3, :3]).as_rotvec()
+    return turn, step[:3, :3] @ centre + step[:3, 3] - centre
+
+
+def _damped(pose: np.ndarray, turn: np.ndarray, shift: np.ndarray, firmness: Observability, prior: float) -> np.ndarray:
+    """`pose` moved as far as the surfaces can tell: along directions they hold weakly, correspondences have the say.
+
+    Posterior mean of a step whose prior, from the correspondences, is the same in all directions (arc length at the
+    overlap's radius): each principal direction keeps the share information / (information + prior).
+    """
+    scaling = np.repeat([1.0 / firmness.radius, 1.0], 3)
+    count = len(firmness.residual)
+    values, vectors = np.linalg.eigh(firmness.information * scaling[:, None] * scaling / count)
+    step = np.concatenate([turn, shift]) / scaling
+    step = scaling * (
+        vectors @ (np.maximum(values, 0.0) / (np.maximum(values, 0.0) + prior + 1e-12) * (vectors.T @ step))
+    )
+    moved = np.eye(4)
+    moved[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
+    moved[:3, 3] = firmness.centre + step[3:] - moved[:3, :3] @ firmness.centre
+    return moved @ pose
 
 
 def inlier_mask(found: Candidate) -> np.ndarray:
