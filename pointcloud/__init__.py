@@ -19,27 +19,8 @@ from .robust import PoseEstimate, local_to_global_registration, ransac, weighted
 from .units import guess_unit
 
 __all__ = [
-    "Check",
-    "CloudSummary",
-    "Correspondences",
-    "Hypothesis",
-    "InputError",
-    "Layout",
-    "Metrics",
-    "Notice",
-    "PointCloud",
-    "PoseEstimate",
-    "Registration",
-    "Stage",
-    "UnreadableFileError",
-    "guess_unit",
-    "local_to_global_registration",
-    "output_extension",
-    "ransac",
-    "read_point_cloud",
-    "register",
-    "weighted_procrustes",
-    "write_overview_png",
-    "write_point_cloud",
-    "write_report_html",
-]
+    "Check", "CloudSummary", "Correspondences", "Hypothesis", "InputError", "Layout", "Metrics", "Notice",
+    "PointCloud", "PoseEstimate", "Registration", "Stage", "UnreadableFileError", "guess_unit",
+    "local_to_global_registration", "output_extension", "ransac", "read_point_cloud", "register",
+    "weighted_procrustes", "write_overview_png", "write_point_cloud", "write_report_html",
+]  # fmt: skip
