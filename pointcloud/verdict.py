@@ -16,7 +16,8 @@ from .verify import FREE_DIRECTION, Observability
 Accept = Literal["strict", "balanced", "loose"]
 
 THRESHOLDS: dict[str, float] = {"strict": 0.95, "balanced": 0.80, "loose": 0.50}
-# Confidence = logistic(SLOPE * log(certainty / MIDDLE)), fitted on generated pairs: examples/benchmarks/verdict.py.
+# Confidence = logistic(SLOPE * log(certainty / MIDDLE)), set by hand between the certainties of
+# right and of unrelated pairs; examples/benchmarks/verdict.py measures what comes of it.
 MIDDLE = 2.0
 SLOPE = 5.0
 # A shape without corners offers no correspondences: then the surfaces alone must agree this widely.
