@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from rotaware.geo.checks import require_same_dtype
+from rotaware.geo.threads import run_in_pieces
 
 from . import numba_neighbors, torch_neighbors
 from .batches import Backend, Lengths, exact, paired_clouds, require_points, runs_numba
 from .numba_neighbors import Tree
 from .sampling import morton_order
-from .threads import run_in_pieces
 
 # About a millisecond of work.
 QUERIES_PER_PIECE = 1024

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rotaware.geo.checks import require_choice
+from rotaware.geo.threads import run_in_pieces
 
 from . import numba_order, numba_sampling
 from .batches import Backend, Lengths, borders, exact, require_points, runs_numba
 from .numba_order import AXIS_CELLS, SPREAD
-from .threads import run_in_pieces
 
 # Points per bucket; from 64 to 512 measured alike.
 BUCKET = 128

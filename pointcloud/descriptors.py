@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from rotaware.geo.threads import run_in_pieces
 from rotaware.kernels import radius_search
-from rotaware.kernels.threads import run_in_pieces
 
 # Radius in voxels with the bins of (distance, angle to the line, angle between normals, signed torsion). Two radii: the
 # small one survives the border of the overlap, the large one tells similar corners apart.

@@ -242,7 +242,8 @@ def test_gradients_are_finite_everywhere(conversion: Callable[..., Tensor], dtyp
 def test_vmap_equals_batch(function: Callable[..., Tensor], generator: torch.Generator) -> None:
     x = argument(function, random_rotations((4, 2), generator=generator)) if function in CONVERSIONS else None
     x = random_rotations((4, 2), generator=generator) if x is None else x
-    assert torch.equal(torch.vmap(torch.vmap(function))(x), function(x))
+    # Transforms see the formula in PyTorch, in float32; the batch is computed compiled, in float64.
+    torch.testing.assert_close(torch.vmap(torch.vmap(function))(x), function(x), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("function", CONVERSIONS)

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from rotaware.geo.threads import run_in_pieces
 from rotaware.kernels import farthest_point_sampling, knn
-from rotaware.kernels.threads import run_in_pieces
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 1000, 1001])

@@ -1,0 +1,308 @@
+"""Running a component formula over a batch: one compiled pass on the CPU, plain PyTorch everywhere else.
+
+A `Map` holds a formula and the formula of its derivative. On CPU tensors it runs both compiled: one pass over memory
+with float64 arithmetic inside, whatever the dtype of the tensors, split over threads for large batches. On another
+device it runs the same source on tensors. Under `torch.compile`, `torch.func` transforms, forward-mode differentiation,
+export and tracing it is a plain expression of PyTorch that they can see through.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .checks import require_broadcastable, require_floating, require_same_device, require_same_dtype, require_shape
+from .scalar import JIT_OPTIONS
+from .threads import run_in_pieces
+
+Columns = tuple[int, ...]
+Formula = Callable[..., tuple[Any, ...]]
+
+# Rows that are turned from rows into columns at a time; a few kilobytes, so that they stay in the first cache.
+_BLOCK = 64
+# Rows below which a second thread does not pay.
+_ROWS_PER_PIECE = 16384
+
+
+class Map:
+    """A function of the trailing axes of its arguments, by components.
+
+    Args:
+        forward: components of all arguments, then the parameters, to the components of the result.
+        backward: components of all arguments, those of the gradient of the result, then the parameters, to the
+            components of the gradients of all arguments.
+        inputs: argument name to trailing shape, in order.
+        output: trailing shape of the result.
+        double: whether plain PyTorch, too, must compute in float64 where the device has it.
+    """
+
+    def __init__(
+        self,
+        forward: Formula,
+        backward: Formula,
+        *,
+        inputs: dict[str, tuple[int, ...]],
+        output: tuple[int, ...],
+        double: bool = False,
+    ) -> None:
+        self.forward, self.backward = forward, backward
+        self.inputs, self.output, self.double = inputs, output, double
+        self.widths = [prod(shape) for shape in inputs.values()]
+        self.width = prod(output)
+
+    def __call__(
+        self,
+        *arguments: Tensor,
+        load: Sequence[Columns | None] | None = None,
+        store: Columns | None = None,
+        parameters: tuple[float, ...] = (),
+    ) -> Tensor:
+        """The map of a batch.
+
+        Args:
+            arguments: (..., *inputs), checked here; leading axes broadcast.
+            load: for each argument the columns its components are read from, all of them once; in order by default.
+            store: the columns the components of the result are written to, all of them once; in order by default.
+            parameters: numbers passed on to the formulas.
+        Returns:
+            (..., *output), in the dtype of the arguments; half precision is computed in float32.
+        Raises:
+            TypeError: an argument is not a floating point tensor.
+            ValueError: wrong shape, several dtypes or devices, or leading axes that do not broadcast.
+        """
+        for (name, shape), argument in zip(self.inputs.items(), arguments, strict=True):
+            # The whole check words an error; this one is cheap enough for a single rotation.
+            if not (isinstance(argument, Tensor) and argument.is_floating_point() and _ends(argument.shape, shape)):
+                require_floating(name, argument)
+                require_shape(name, argument, ..., *shape)
+        if len(arguments) > 1:
+            arguments = self._together(arguments)
+        layout = _NATURAL if load is None and store is None else _Layout(load, store)
+        dtype = arguments[0].dtype
+        if dtype is torch.float32 or dtype is torch.float64:
+            return self._mapped(arguments, layout, parameters)
+        wide = tuple(argument.to(torch.float32) for argument in arguments)
+        return self._mapped(wide, layout, parameters).to(dtype)
+
+    def expression(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
+        """The map in plain PyTorch: its definition, which the compiled one is tested against."""
+        components = self._components(arguments, layout)
+        results = self.forward(*components, *parameters)
+        return _joined(results, layout.store, arguments[0].dtype, self.output)
+
+    def evaluate(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
+        """The map without a graph, compiled where possible."""
+        if arguments[0].device.type != "cpu":
+            with torch.no_grad():
+                return self.expression(arguments, layout, parameters)
+        rows = arguments[0].shape[: arguments[0].ndim - len(self._first_shape)]
+        result = arguments[0].new_empty((*rows, *self.output))
+        reads = [_rows(argument, width) for argument, width in zip(arguments, self.widths, strict=True)]
+        _run(self._forward_kernel, self._loads(layout), reads, [layout.store], [_rows(result, self.width)], parameters)
+        return result
+
+    def derivative(
+        self, arguments: Sequence[Tensor], gradient: Tensor, layout: _Layout, parameters: tuple[float, ...]
+    ) -> list[Tensor]:
+        """Gradients of all arguments from that of the result; differentiable itself where gradients are enabled."""
+        loads = self._loads(layout)
+        if gradient.device.type != "cpu" or torch.is_grad_enabled() or _is_traced((*arguments, gradient)):
+            upstream = _split(gradient, self.output, layout.store, self._working_dtype(gradient))
+            results = self.backward(*self._components(arguments, layout), *upstream, *parameters)
+            parts, start = [], 0
+            for shape, width, load in zip(self.inputs.values(), self.widths, loads, strict=True):
+                parts.append(_joined(results[start : start + width], load, gradient.dtype, shape))
+                start += width
+            return parts
+        gradients = [torch.empty_like(argument, memory_format=torch.contiguous_format) for argument in arguments]
+        tensors = [*zip(arguments, self.widths, strict=True), (gradient, self.width)]
+        reads = [_rows(tensor, width) for tensor, width in tensors]
+        writes = [_rows(tensor, width) for tensor, width in zip(gradients, self.widths, strict=True)]
+        _run(self._backward_kernel, [*loads, layout.store], reads, loads, writes, parameters)
+        return gradients
+
+    def _mapped(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
+        if _is_traced(arguments):
+            return self.expression(arguments, layout, parameters)
+        if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
+            return _Differentiable.apply(self, layout, parameters, *arguments)
+        return self.evaluate(arguments, layout, parameters)
+
+    def _together(self, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Arguments of one dtype and device with one batch shape."""
+        shapes = [argument.shape[: argument.ndim - len(tail)] for argument, tail in self._with_tails(arguments)]
+        first = arguments[0]
+        if any(argument.dtype != first.dtype or argument.device != first.device for argument in arguments):
+            named = dict(zip(self.inputs, arguments, strict=True))
+            require_same_dtype(named)
+            require_same_device(named)
+        if all(shape == shapes[0] for shape in shapes):
+            return tuple(arguments)
+        flat = {
+            name: x.flatten(x.ndim - len(tail)) if tail else x.unsqueeze(-1)
+            for name, (x, tail) in zip(self.inputs, self._with_tails(arguments), strict=True)
+        }
+        require_broadcastable(flat, trailing=1)
+        batch = torch.broadcast_shapes(*shapes)
+        return tuple(argument.expand(*batch, *tail) for argument, tail in self._with_tails(arguments))
+
+    def _with_tails(self, arguments: Sequence[Tensor]) -> Iterable[tuple[Tensor, tuple[int, ...]]]:
+        return zip(arguments, self.inputs.values(), strict=True)
+
+    def _components(self, arguments: Sequence[Tensor], layout: _Layout) -> list[Tensor]:
+        components: list[Tensor] = []
+        for (argument, shape), load in zip(self._with_tails(arguments), self._loads(layout), strict=True):
+            components += _split(argument, shape, load, self._working_dtype(argument))
+        return components
+
+    def _working_dtype(self, tensor: Tensor) -> torch.dtype:
+        return torch.float64 if self.double and tensor.device.type != "mps" else tensor.dtype
+
+    def _loads(self, layout: _Layout) -> Sequence[Columns | None]:
+        return layout.load or (None,) * len(self.widths)
+
+    @property
+    def _first_shape(self) -> tuple[int, ...]:
+        return next(iter(self.inputs.values()))
+
+    @cached_property
+    def _forward_kernel(self) -> Callable[..., None]:
+        return _kernel(self.forward, self.widths, [self.width])
+
+    @cached_property
+    def _backward_kernel(self) -> Callable[..., None]:
+        return _kernel(self.backward, [*self.widths, self.width], self.widths)
+
+
+class _Layout(NamedTuple):
+    """Where the components of the arguments and of the result stand in memory."""
+
+    load: Sequence[Columns | None] | None = None
+    store: Columns | None = None
+
+
+_NATURAL = _Layout()
+
+
+class _Differentiable(torch.autograd.Function):
+    """A map with its own derivative; a second derivative goes through the formula of the first."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, function: Map, layout: _Layout, parameters: tuple[float, ...], *arguments: Tensor
+    ) -> Tensor:
+        ctx.function, ctx.layout, ctx.parameters = function, layout, parameters
+        ctx.save_for_backward(*arguments)
+        return function.evaluate(arguments, layout, parameters)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        gradients = ctx.function.derivative(ctx.saved_tensors, gradient, ctx.layout, ctx.parameters)
+        return None, None, None, *gradients
+
+
+def _is_traced(tensors: Sequence[Tensor]) -> bool:
+    """Whether something wants to see through the computation, or the tensors hold no plain memory."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or any(type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter for tensor in tensors)
+    )
+
+
+def _ends(shape: torch.Size, tail: tuple[int, ...]) -> bool:
+    return not tail or shape[-len(tail) :] == tail
+
+
+def _split(tensor: Tensor, shape: tuple[int, ...], load: Columns | None, dtype: torch.dtype) -> list[Tensor]:
+    """Components of the trailing axes."""
+    if not shape:
+        return [tensor.to(dtype)]
+    parts = tensor.to(dtype).flatten(tensor.ndim - len(shape)).unbind(-1)
+    return [parts[column] for column in load] if load else list(parts)
+
+
+def _joined(parts: Sequence[Any], store: Columns | None, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Components as the trailing axes of one tensor."""
+    if not shape:
+        return parts[0].to(dtype)
+    if store:
+        parts = [parts[store.index(column)] for column in range(len(parts))]
+    return torch.stack(tuple(parts), -1).unflatten(-1, shape).to(dtype)
+
+
+def _rows(tensor: Tensor, width: int) -> np.ndarray:
+    """(rows, width) view of a tensor, or of a copy if it is not contiguous."""
+    if not tensor.is_contiguous() or tensor.is_neg():
+        tensor = tensor.contiguous().resolve_neg()
+    return tensor.detach().numpy().reshape(-1, width)
+
+
+def _run(
+    kernel: Callable[..., None],
+    loads: Sequence[Columns | None],
+    reads: Sequence[np.ndarray],
+    stores: Sequence[Columns | None],
+    writes: Sequence[np.ndarray],
+    parameters: tuple[float, ...],
+) -> None:
+    """Run a kernel over all rows, in pieces on several threads when there are many."""
+    arrays: list[Any] = []
+    for columns, array in zip((*loads, *stores), (*reads, *writes), strict=True):
+        arrays += [array, _column_array(columns, array.shape[1])]
+    count = len(reads[0])
+    if count < 2 * _ROWS_PER_PIECE:
+        kernel(*arrays, *parameters, 0, count)
+    else:
+        run_in_pieces(lambda start, stop: kernel(*arrays, *parameters, start, stop), count, smallest=_ROWS_PER_PIECE)
+
+
+@cache
+def _column_array(columns: Columns | None, width: int) -> np.ndarray:
+    return np.arange(width) if columns is None else np.array(columns)
+
+
+def _kernel(formula: Formula, reads: Sequence[int], writes: Sequence[int]) -> Callable[..., None]:
+    """A compiled loop that applies `formula` to the rows of arrays.
+
+    Its arguments are the arrays, each followed by its columns, the parameters of the formula, first row and last row.
+    Rows are turned into columns in blocks, which makes the loop over the formula a loop over contiguous numbers. The
+    source is generated since the number of components is part of it; it names the file of the formula as its own, so
+    that numba keeps the compiled code beside it and compiles anew when that file changes.
+    """
+    count = len(inspect.signature(formula).parameters) - sum(reads)
+    parameters = [f"p{k}" for k in range(count)]
+    arrays = [f"{kind}{k}, {kind}{k}c" for kind, widths in (("x", reads), ("y", writes)) for k in range(len(widths))]
+    name = f"{formula.__name__}_rows"
+    a = [f"a[{c}, j]" for c in range(sum(reads))]
+    b = [f"b[{c}, j]" for c in range(sum(writes))]
+    loads = [f"x{k}[first + j, x{k}c[{c}]]" for k, width in enumerate(reads) for c in range(width)]
+    stores = [f"y{k}[first + j, y{k}c[{c}]]" for k, width in enumerate(writes) for c in range(width)]
+    lines = [
+        f"def {name}({', '.join([*arrays, *parameters, 'start', 'stop'])}):",
+        f"    a, b = empty(({len(a)}, {_BLOCK})), empty(({len(b)}, {_BLOCK}))",
+        f"    for first in range(start, stop, {_BLOCK}):",
+        f"        n = min({_BLOCK}, stop - first)",
+        "        for j in range(n):",
+        *(f"            {into} = {value}" for into, value in zip(a, loads, strict=True)),
+        "        for j in range(n):",
+        f"            {', '.join(b)}, = formula({', '.join([*a, *parameters])})",
+        "        for j in range(n):",
+        *(f"            {into} = {value}" for into, value in zip(stores, b, strict=True)),
+    ]
+    namespace: dict[str, Any] = {"__name__": __name__, "empty": np.empty, "formula": formula}
+    exec(compile("\n".join(lines), inspect.getfile(formula), "exec"), namespace)
+    options = {key: value for key, value in JIT_OPTIONS.items() if key != "forceinline"}
+    return numba.njit(cache=True, nogil=True, **options)(namespace[name])
