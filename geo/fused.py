@@ -39,7 +39,7 @@ class Map:
     Args:
         forward: components of all arguments, then the parameters, to the components of the result.
         backward: components of all arguments, those of the gradient of the result, then the parameters, to the
-            components of the gradients of all arguments.
+            components of the gradients of all arguments; None for a map that is never differentiated.
         inputs: argument name to trailing shape, in order.
         output: trailing shape of the result.
         double: whether plain PyTorch, too, must compute in float64 where the device has it.
@@ -48,7 +48,7 @@ class Map:
     def __init__(
         self,
         forward: Formula,
-        backward: Formula,
+        backward: Formula | None,
         *,
         inputs: dict[str, tuple[int, ...]],
         output: tuple[int, ...],
@@ -114,6 +114,7 @@ class Map:
         self, arguments: Sequence[Tensor], gradient: Tensor, layout: _Layout, parameters: tuple[float, ...]
     ) -> list[Tensor]:
         """Gradients of all arguments from that of the result; differentiable itself where gradients are enabled."""
+        assert self.backward is not None
         loads = self._loads(layout)
         if gradient.device.type != "cpu" or torch.is_grad_enabled() or _is_traced((*arguments, gradient)):
             upstream = _split(gradient, self.output, layout.store, self._working_dtype(gradient))
@@ -180,6 +181,7 @@ class Map:
 
     @cached_property
     def _backward_kernel(self) -> Callable[..., None]:
+        assert self.backward is not None
         return _kernel(self.backward, [*self.widths, self.width], self.widths)
 
 
@@ -218,6 +220,7 @@ def _is_traced(tensors: Sequence[Tensor]) -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
+        or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
         or any(type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter for tensor in tensors)
     )
 
@@ -230,7 +233,8 @@ def _split(tensor: Tensor, shape: tuple[int, ...], load: Columns | None, dtype: 
     """Components of the trailing axes."""
     if not shape:
         return [tensor.to(dtype)]
-    parts = tensor.to(dtype).flatten(tensor.ndim - len(shape)).unbind(-1)
+    # Not `flatten` and `unflatten`: the older vmap, behind `is_grads_batched`, does not know them.
+    parts = tensor.to(dtype).reshape(*tensor.shape[: tensor.ndim - len(shape)], prod(shape)).unbind(-1)
     return [parts[column] for column in load] if load else list(parts)
 
 
@@ -240,7 +244,8 @@ def _joined(parts: Sequence[Any], store: Columns | None, dtype: torch.dtype, sha
         return parts[0].to(dtype)
     if store:
         parts = [parts[store.index(column)] for column in range(len(parts))]
-    return torch.stack(tuple(parts), -1).unflatten(-1, shape).to(dtype)
+    joined = torch.stack(tuple(parts), -1)
+    return joined.reshape(*joined.shape[:-1], *shape).to(dtype)
 
 
 def _rows(tensor: Tensor, width: int) -> np.ndarray:

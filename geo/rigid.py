@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .checks import require_broadcastable, require_floating, require_same_device, require_same_dtype, require_shape
-from .numerics import axial, matmul, safe_norm, safe_sqrt
-from .so3 import quaternion_to_matrix
+from .numerics import matmul, safe_sqrt
+from .procrustes import procrustes_conditioning, special_procrustes
 
 
 class Alignment(NamedTuple):
@@ -221,7 +221,7 @@ def _align(source: Tensor, target: Tensor, weights: Tensor | None, *, with_scale
     x, mean_x = _centered(torch.where(present, source, 0), w)
     y, mean_y = _centered(torch.where(present, target, 0), w)
     covariance = matmul((w * y).mT, x)  # (..., 3, 3), target first, so that the rotation maps source to target
-    rotation, conditioning = _nearest_rotation(covariance)
+    rotation, conditioning = special_procrustes(covariance), procrustes_conditioning(covariance)
     if with_scale:
         spread = (w * x.square()).sum((-2, -1))
         scale = (rotation * covariance).sum((-2, -1)) / torch.where(spread == 0, 1, spread)
@@ -243,47 +243,6 @@ def _centered(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     size, spread = ((weights * p.detach().abs()).sum((-2, -1), keepdim=True) for p in (points, relative))
     coincide = spread <= 16 * torch.finfo(points.dtype).eps * size
     return torch.where(coincide, 0, relative), mean
-
-
-def _nearest_rotation(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation R that maximises trace(R^T matrix), and the conditioning (s2 + s3) / s1 of that problem."""
-    # NaN where any entry is not finite.
-    size = safe_norm(matrix.detach().flatten(-2))[..., None, None]
-    # The SVD routines raise on NaN instead of returning it; the answer for 0 is the identity.
-    solvable = size > 0
-    m = torch.where(solvable, matrix / torch.where(solvable, size, 1), _identity(matrix))
-    u, s, vt = torch.linalg.svd(m.detach())
-    sign = torch.where(torch.linalg.det(matmul(u, vt)) < 0, -1.0, 1.0).to(s)
-    ones = torch.ones_like(sign)
-    rotation = matmul(u * torch.stack([ones, ones, sign], -1).unsqueeze(-2), vt)
-    conditioning = (s[..., 1] + sign * s[..., 2]) / s[..., 0]
-    # The SVD was a constant. A step from the optimum stays there, polishes away the rounding of the SVD and carries the
-    # derivatives. As its error is cubic in the distance to the optimum, the first and the second are exact.
-    rotation = torch.where(size.isnan(), torch.nan, _newton_step(rotation, m))
-    conditioning = torch.where(solvable[..., 0, 0], conditioning, 0 * size[..., 0, 0])
-    return rotation, conditioning
-
-
-def _newton_step(rotation: Tensor, matrix: Tensor) -> Tensor:
-    """A rotation nearer to the maximum of trace(R^T matrix), from one close to it; `matrix` has norm 1.
-
-    The maximum is the largest eigenvalue of a symmetric matrix, with the quaternion as eigenvector. The step is one of
-    Rayleigh quotient iteration on that problem, which converges cubically.
-    """
-    s = matmul(rotation.mT, matrix)
-    symmetric = (s + s.mT) / 2
-    trace = symmetric.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    # The Hessian, whose eigenvalues are the sums of two singular values: one is 0 where the rotation is not unique.
-    hessian = trace * _identity(matrix) - symmetric
-    a, b, c = hessian.unbind(-2)
-    adjugate = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
-    determinant = (a * _cross(b, c)).sum(-1, keepdim=True)
-    # A damped 1 / determinant, so that the open direction of an ambiguous problem gets a bounded gradient.
-    damping = torch.finfo(matrix.dtype).eps ** 0.75
-    inverse = determinant / (determinant.square() + damping**2)
-    turn = (adjugate * axial(s).unsqueeze(-2)).sum(-1) * inverse
-    quat = torch.cat([torch.ones_like(inverse), turn / 2], -1)
-    return matmul(rotation, quaternion_to_matrix(quat))
 
 
 def _prepared(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -324,13 +283,3 @@ def _require(name: str, value: Tensor, *shape: int | str) -> None:
 def _scale_of(linear: Tensor) -> Tensor:
     """(..., 1, 1) scale s of a matrix s R."""
     return (linear.square().sum((-2, -1), keepdim=True) / 3).sqrt()
-
-
-def _identity(like: Tensor) -> Tensor:
-    """(3, 3) identity of the dtype and on the device of `like`."""
-    return torch.eye(3, dtype=like.dtype, device=like.device)
-
-
-def _cross(left: Tensor, right: Tensor) -> Tensor:
-    """Cross product of the last axes."""
-    return torch.linalg.cross(left, right, dim=-1)

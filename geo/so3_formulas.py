@@ -31,7 +31,7 @@ def matrix_of_quaternion(w, x, y, z):
     size = largest4(w, x, y, z)
     w, x, y, z = live(w, size) / size, live(x, size) / size, live(y, size) / size, live(z, size) / size
     square = w * w + dot(x, y, z, x, y, z)
-    return _homogeneous(w, x, y, z, 2 / select(square == 0.0, 1.0, square))
+    return homogeneous(w, x, y, z, 2 / select(square == 0.0, 1.0, square))
 
 
 @formula
@@ -40,7 +40,7 @@ def matrix_of_quaternion_derivative(w, x, y, z, g11, g12, g13, g21, g22, g23, g3
     w, x, y, z = w / size, x / size, y / size, z / size
     square = w * w + dot(x, y, z, x, y, z)
     factor = 2 / select(square == 0.0, 1.0, square)
-    r = _homogeneous(w, x, y, z, factor)
+    r = homogeneous(w, x, y, z, factor)
     ax, ay, az = body_gradient(*r, g11, g12, g13, g21, g22, g23, g31, g32, g33)
     vx, vy, vz = cross(x, y, z, ax, ay, az)
     factor = factor * inverse_size(size)
@@ -53,7 +53,7 @@ def matrix_of_quaternion_derivative(w, x, y, z, g11, g12, g13, g21, g22, g23, g3
 
 
 @formula
-def _homogeneous(w, x, y, z, s):
+def homogeneous(w, x, y, z, s):
     """Rotation of a quaternion, s = 2 / |q|**2."""
     sw, sx, sy, sz = s * w, s * x, s * y, s * z
     return (
