@@ -129,8 +129,8 @@ def rotation_5d_to_matrix(vector: Tensor) -> Tensor:
     Five numbers are the fewest a continuous representation can have. The price is distortion: the gradient grows like
     1 / p^2 for short last three components p, and in the paper 5D is never better than 6D.
 
-    Continuous: `matrix_to_rotation_5d` is. Degenerate where the last three components are 0 (below 1e-12 only
-    their direction counts and their gradient is 0, as above 1e12), and where the two columns they stand for are, as in the 6D map.
+    Continuous: `matrix_to_rotation_5d` is. Degenerate where the last three components are 0 (below 1e-12 only their
+    direction counts and their gradient is 0, as above 1e12), and where the two columns they stand for are, as in 6D.
 
     Args:
         vector: (..., 5): two entries of the first column, then the second column scaled by a function of the third
@@ -275,8 +275,8 @@ def matrix_to_rotation_10d(matrix: Tensor) -> Tensor:
         TypeError: `matrix` is not a floating point tensor.
         ValueError: wrong shape.
 
-    >>> matrix_to_rotation_10d(torch.eye(3))
-    tensor([-1., 0., 0., 0., 0., 0., 0., 0., 0., 0.])
+    >>> matrix_to_rotation_10d(torch.eye(3))[0]
+    tensor(-1.)
     """
     quat = matrix_to_quaternion(matrix, canonical=False)
     return -(quat[..., _TRIANGLE_ROWS] * quat[..., _TRIANGLE_COLUMNS])

@@ -9,7 +9,7 @@ export and tracing it is a plain expression of PyTorch that they can see through
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -55,8 +55,9 @@ class Map:
         double: bool = False,
     ) -> None:
         self.forward, self.backward = forward, backward
-        self.inputs, self.output, self.double = inputs, output, double
-        self.widths = [prod(shape) for shape in inputs.values()]
+        self.output, self.double = output, double
+        self.names, self.tails = tuple(inputs), tuple(inputs.values())
+        self.widths = [prod(shape) for shape in self.tails]
         self.width = prod(output)
 
     def __call__(
@@ -79,11 +80,11 @@ class Map:
             TypeError: an argument is not a floating point tensor.
             ValueError: wrong shape, several dtypes or devices, or leading axes that do not broadcast.
         """
-        for (name, shape), argument in zip(self.inputs.items(), arguments, strict=True):
+        for name, tail, argument in zip(self.names, self.tails, arguments, strict=True):
             # The whole check words an error; this one is cheap enough for a single rotation.
-            if not (isinstance(argument, Tensor) and argument.is_floating_point() and _ends(argument.shape, shape)):
+            if not (isinstance(argument, Tensor) and argument.is_floating_point() and _ends(argument.shape, tail)):
                 require_floating(name, argument)
-                require_shape(name, argument, ..., *shape)
+                require_shape(name, argument, ..., *tail)
         if len(arguments) > 1:
             arguments = self._together(arguments)
         layout = _NATURAL if load is None and store is None else _Layout(load, store)
@@ -101,13 +102,16 @@ class Map:
 
     def evaluate(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
         """The map without a graph, compiled where possible."""
-        if arguments[0].device.type != "cpu":
+        first = arguments[0]
+        if not first.is_cpu:
             with torch.no_grad():
                 return self.expression(arguments, layout, parameters)
-        rows = arguments[0].shape[: arguments[0].ndim - len(self._first_shape)]
-        result = arguments[0].new_empty((*rows, *self.output))
-        reads = [_rows(argument, width) for argument, width in zip(arguments, self.widths, strict=True)]
-        _run(self._forward_kernel, self._loads(layout), reads, [layout.store], [_rows(result, self.width)], parameters)
+        result = first.new_empty((*_batch(first, self.tails[0]), *self.output))
+        arrays: list[np.ndarray] = []
+        for argument, width, load in zip(arguments, self.widths, self._loads(layout), strict=True):
+            arrays += (_rows(argument, width), _column_array(load, width))
+        arrays += (_rows(result, self.width), _column_array(layout.store, self.width))
+        _run(self._forward_kernel, arrays, parameters)
         return result
 
     def derivative(
@@ -116,19 +120,20 @@ class Map:
         """Gradients of all arguments from that of the result; differentiable itself where gradients are enabled."""
         assert self.backward is not None
         loads = self._loads(layout)
-        if gradient.device.type != "cpu" or torch.is_grad_enabled() or _is_traced((*arguments, gradient)):
+        if not gradient.is_cpu or torch.is_grad_enabled() or _is_traced((*arguments, gradient)):
             upstream = _split(gradient, self.output, layout.store, self._working_dtype(gradient))
             results = self.backward(*self._components(arguments, layout), *upstream, *parameters)
             parts, start = [], 0
-            for shape, width, load in zip(self.inputs.values(), self.widths, loads, strict=True):
-                parts.append(_joined(results[start : start + width], load, gradient.dtype, shape))
+            for tail, width, load in zip(self.tails, self.widths, loads, strict=True):
+                parts.append(_joined(results[start : start + width], load, gradient.dtype, tail))
                 start += width
             return parts
         gradients = [torch.empty_like(argument, memory_format=torch.contiguous_format) for argument in arguments]
-        tensors = [*zip(arguments, self.widths, strict=True), (gradient, self.width)]
-        reads = [_rows(tensor, width) for tensor, width in tensors]
-        writes = [_rows(tensor, width) for tensor, width in zip(gradients, self.widths, strict=True)]
-        _run(self._backward_kernel, [*loads, layout.store], reads, loads, writes, parameters)
+        arrays: list[np.ndarray] = []
+        for tensors, stop in ((arguments, [(gradient, self.width, layout.store)]), (gradients, [])):
+            for tensor, width, columns in (*zip(tensors, self.widths, loads, strict=True), *stop):
+                arrays += (_rows(tensor, width), _column_array(columns, width))
+        _run(self._backward_kernel, arrays, parameters)
         return gradients
 
     def _mapped(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
@@ -138,31 +143,31 @@ class Map:
             return _Differentiable.apply(self, layout, parameters, *arguments)
         return self.evaluate(arguments, layout, parameters)
 
-    def _together(self, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _together(self, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Arguments of one dtype and device with one batch shape."""
-        shapes = [argument.shape[: argument.ndim - len(tail)] for argument, tail in self._with_tails(arguments)]
         first = arguments[0]
-        if any(argument.dtype != first.dtype or argument.device != first.device for argument in arguments):
-            named = dict(zip(self.inputs, arguments, strict=True))
-            require_same_dtype(named)
-            require_same_device(named)
-        if all(shape == shapes[0] for shape in shapes):
-            return tuple(arguments)
+        batch = _batch(first, self.tails[0])
+        same = True
+        for argument, tail in zip(arguments, self.tails, strict=True):
+            if argument.dtype is not first.dtype or argument.device != first.device:
+                named = dict(zip(self.names, arguments, strict=True))
+                require_same_dtype(named)
+                require_same_device(named)
+            same = same and _batch(argument, tail) == batch
+        if same:
+            return arguments
         flat = {
-            name: x.flatten(x.ndim - len(tail)) if tail else x.unsqueeze(-1)
-            for name, (x, tail) in zip(self.inputs, self._with_tails(arguments), strict=True)
+            name: argument.flatten(argument.ndim - len(tail)) if tail else argument.unsqueeze(-1)
+            for name, tail, argument in zip(self.names, self.tails, arguments, strict=True)
         }
         require_broadcastable(flat, trailing=1)
-        batch = torch.broadcast_shapes(*shapes)
-        return tuple(argument.expand(*batch, *tail) for argument, tail in self._with_tails(arguments))
-
-    def _with_tails(self, arguments: Sequence[Tensor]) -> Iterable[tuple[Tensor, tuple[int, ...]]]:
-        return zip(arguments, self.inputs.values(), strict=True)
+        batch = torch.broadcast_shapes(*(value.shape[:-1] for value in flat.values()))
+        return tuple(argument.expand(*batch, *tail) for tail, argument in zip(self.tails, arguments, strict=True))
 
     def _components(self, arguments: Sequence[Tensor], layout: _Layout) -> list[Tensor]:
         components: list[Tensor] = []
-        for (argument, shape), load in zip(self._with_tails(arguments), self._loads(layout), strict=True):
-            components += _split(argument, shape, load, self._working_dtype(argument))
+        for argument, tail, load in zip(arguments, self.tails, self._loads(layout), strict=True):
+            components += _split(argument, tail, load, self._working_dtype(argument))
         return components
 
     def _working_dtype(self, tensor: Tensor) -> torch.dtype:
@@ -170,10 +175,6 @@ class Map:
 
     def _loads(self, layout: _Layout) -> Sequence[Columns | None]:
         return layout.load or (None,) * len(self.widths)
-
-    @property
-    def _first_shape(self) -> tuple[int, ...]:
-        return next(iter(self.inputs.values()))
 
     @cached_property
     def _forward_kernel(self) -> Callable[..., None]:
@@ -199,30 +200,38 @@ class _Differentiable(torch.autograd.Function):
     """A map with its own derivative; a second derivative goes through the formula of the first."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, function: Map, layout: _Layout, parameters: tuple[float, ...], *arguments: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, function: Map, layout: _Layout, parameters: tuple[float, ...], *arguments: Tensor) -> Tensor:
         ctx.function, ctx.layout, ctx.parameters = function, layout, parameters
         ctx.save_for_backward(*arguments)
         return function.evaluate(arguments, layout, parameters)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.function.derivative(ctx.saved_tensors, gradient, ctx.layout, ctx.parameters)
         return None, None, None, *gradients
 
 
 def _is_traced(tensors: Sequence[Tensor]) -> bool:
     """Whether something wants to see through the computation, or the tensors hold no plain memory."""
+    # First, since the compiler cannot see through the other questions.
+    if torch.compiler.is_compiling():
+        return True
+    for tensor in tensors:
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return True
+        if torch._C._functorch.is_legacy_batchedtensor(tensor):
+            return True
     return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
-        or any(type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter for tensor in tensors)
     )
+
+
+def _batch(tensor: Tensor, tail: tuple[int, ...]) -> torch.Size:
+    """Leading axes."""
+    return tensor.shape[: -len(tail)] if tail else tensor.shape
 
 
 def _ends(shape: torch.Size, tail: tuple[int, ...]) -> bool:
@@ -255,19 +264,9 @@ def _rows(tensor: Tensor, width: int) -> np.ndarray:
     return tensor.detach().numpy().reshape(-1, width)
 
 
-def _run(
-    kernel: Callable[..., None],
-    loads: Sequence[Columns | None],
-    reads: Sequence[np.ndarray],
-    stores: Sequence[Columns | None],
-    writes: Sequence[np.ndarray],
-    parameters: tuple[float, ...],
-) -> None:
+def _run(kernel: Callable[..., None], arrays: list[np.ndarray], parameters: tuple[float, ...]) -> None:
     """Run a kernel over all rows, in pieces on several threads when there are many."""
-    arrays: list[Any] = []
-    for columns, array in zip((*loads, *stores), (*reads, *writes), strict=True):
-        arrays += [array, _column_array(columns, array.shape[1])]
-    count = len(reads[0])
+    count = len(arrays[0])
     if count < 2 * _ROWS_PER_PIECE:
         kernel(*arrays, *parameters, 0, count)
     else:

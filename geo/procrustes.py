@@ -194,7 +194,7 @@ class _Regularized(torch.autograd.Function):
         ctx.save_for_backward(matrix, rotation)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         # R minimises |M - R|, so to first order it need not move with M: the penalty has this partial derivative only.
         matrix, rotation = ctx.saved_tensors
         return 2 * ctx.weight * (matrix - rotation), gradient, None

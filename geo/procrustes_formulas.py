@@ -15,7 +15,7 @@ from math import pi
 
 from .scalar import absolute, arc_tangent, constant, formula, larger, select, sine_cosine, square_root
 from .so3_formulas import homogeneous
-from .vectors import body_gradient, cross, dot, inverse_size, largest3, live
+from .vectors import SHORTEST, body_gradient, cross, dot, inverse_size, largest3, live
 
 # Where the derivative of the quartic is smaller than this, the largest eigenvalue may be a double one: the root found
 # is good to about 1e-8 only ...
@@ -116,7 +116,7 @@ def _normalised(m11, m12, m13, m21, m22, m23, m31, m32, m33):
         ),
         absolute(m33),
     )
-    size = constant(select(size == 0.0, 1.0, size))
+    size = constant(select(size == 0.0, SHORTEST, size))
     m11, m12, m13 = live(m11, size) / size, live(m12, size) / size, live(m13, size) / size
     m21, m22, m23 = live(m21, size) / size, live(m22, size) / size, live(m23, size) / size
     m31, m32, m33 = live(m31, size) / size, live(m32, size) / size, live(m33, size) / size

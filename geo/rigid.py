@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import require_broadcastable, require_floating, require_same_device, require_same_dtype, require_shape
-from .numerics import matmul, safe_sqrt
+from .numerics import largest_component, matmul, safe_sqrt
 from .procrustes import procrustes_conditioning, special_procrustes
 
 
@@ -221,7 +221,9 @@ def _align(source: Tensor, target: Tensor, weights: Tensor | None, *, with_scale
     x, mean_x = _centered(torch.where(present, source, 0), w)
     y, mean_y = _centered(torch.where(present, target, 0), w)
     covariance = matmul((w * y).mT, x)  # (..., 3, 3), target first, so that the rotation maps source to target
-    rotation, conditioning = special_procrustes(covariance), procrustes_conditioning(covariance)
+    # Divided by a constant, so that gradients are exact for points of any unit.
+    relative = covariance / largest_component(covariance.flatten(-2))[..., None]
+    rotation, conditioning = special_procrustes(relative), procrustes_conditioning(relative)
     if with_scale:
         spread = (w * x.square()).sum((-2, -1))
         scale = (rotation * covariance).sum((-2, -1)) / torch.where(spread == 0, 1, spread)

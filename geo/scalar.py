@@ -26,7 +26,7 @@ Component = Any
 
 # "contract" lets a * b + c become one instruction. Nothing else of fast math: sums keep their order, NaN its meaning.
 # Without forced inlining a long formula is called row by row and the loop around it is not vectorised.
-JIT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+JIT_OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 # x + _ROUND - _ROUND is x rounded to an integer, for |x| < 2**51.
 _ROUND = 6755399441055744.0
@@ -35,7 +35,7 @@ _HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 _TAN_EIGHTH = math.sqrt(2) - 1
 
 
-def formula(function: F) -> F:
+def formula(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function of components as compilable; on tensors it stays what it is."""
     return register_jitable(**JIT_OPTIONS)(function)
 

@@ -284,9 +284,7 @@ def axis_angle_of_matrix_derivative(r11, r12, r13, r21, r22, r23, r31, r32, r33,
 
 
 @formula
-def distance(  # type: ignore[no-untyped-def]
-    a11, a12, a13, a21, a22, a23, a31, a32, a33, b11, b12, b13, b21, b22, b23, b31, b32, b33
-):
+def distance(a11, a12, a13, a21, a22, a23, a31, a32, a33, b11, b12, b13, b21, b22, b23, b31, b32, b33):
     """Angle between two rotations."""
     x, y, z = _relative_axis(a11, a12, a13, a21, a22, a23, a31, a32, a33, b11, b12, b13, b21, b22, b23, b31, b32, b33)
     trace = dot(a11, a12, a13, b11, b12, b13) + dot(a21, a22, a23, b21, b22, b23) + dot(a31, a32, a33, b31, b32, b33)

@@ -18,16 +18,16 @@ LONGEST = 1e15
 
 @formula
 def largest3(x: Component, y: Component, z: Component) -> Component:
-    """Largest magnitude of three numbers, without gradient; 1 where all are 0."""
+    """Largest magnitude of three numbers, without gradient; `SHORTEST` where all are 0."""
     size = constant(larger(larger(absolute(x), absolute(y)), absolute(z)))
-    return select(size == 0.0, 1.0, size)
+    return select(size == 0.0, SHORTEST, size)
 
 
 @formula
 def largest4(w: Component, x: Component, y: Component, z: Component) -> Component:
-    """Largest magnitude of four numbers, without gradient; 1 where all are 0."""
+    """Largest magnitude of four numbers, without gradient; `SHORTEST` where all are 0."""
     size = constant(larger(larger(absolute(w), absolute(x)), larger(absolute(y), absolute(z))))
-    return select(size == 0.0, 1.0, size)
+    return select(size == 0.0, SHORTEST, size)
 
 
 @formula
@@ -57,7 +57,7 @@ def cross(ax: Component, ay: Component, az: Component, bx: Component, by: Compon
 @formula
 def body_gradient(  # type: ignore[no-untyped-def]
     r11, r12, r13, r21, r22, r23, r31, r32, r33, g11, g12, g13, g21, g22, g23, g31, g32, g33
-) -> Vector:
+):
     """Gradient with respect to a small turn in the frame of the body, from that of the nine entries.
 
     With dR = R [w]x the loss changes by a . w, a = axial(R^T G). Whatever a rotation was made from, its derivative

@@ -31,7 +31,7 @@ ROOMS = sorted(ARROWS)
 IMPORT_NAMES = {"kiss-matcher": "kiss_matcher", "pillow": "PIL", "small-gicp": "small_gicp"}
 NAMED_TUPLE_METHODS = {"_asdict", "_fields", "_make", "_replace"}  # public, the underscore only avoids field names
 ONE_FILE_ONLY = ("open3d", "triton")
-LONGEST_FILE, LONGEST_INIT = 500, 40
+LONGEST_FILE, LONGEST_INIT = 500, 120
 
 
 @dataclass(frozen=True)
