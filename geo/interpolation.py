@@ -101,9 +101,9 @@ def geodesic_interpolate(start: Tensor, end: Tensor, t: float | Tensor) -> Tenso
 
     >>> half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
     >>> geodesic_interpolate(torch.eye(3), half_turn, 0.5).round()
-    tensor([[0., -1., 0.],
-            [1., 0., 0.],
-            [0., 0., 1.]])
+    tensor([[ 0., -1.,  0.],
+            [ 1.,  0.,  0.],
+            [ 0.,  0.,  1.]])
     """
     return _GEODESIC(start, end, _time(t, start))
 

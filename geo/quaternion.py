@@ -162,7 +162,7 @@ def quaternion_apply(quat: Tensor, points: Tensor, order: QuaternionOrder = "wxy
     require_broadcastable(tensors, trailing=1)
     rows = upcast(points).reshape(*points.shape[:first], prod(axes), 3)
     single = upcast(quat).reshape(*quat.shape[: max(0, quat.ndim - 1 - len(axes))], 4)
-    turned = matmul(rows, quaternion_to_matrix(single, order).mT)
+    turned = matmul(rows, quaternion_to_matrix(single, order=order).mT)
     return turned.reshape(*turned.shape[:-2], *axes, 3).to(points.dtype)
 
 

@@ -21,7 +21,7 @@ from .vectors import exponential_coefficients
 AngleLaw = Literal["haar", "uniform"]
 
 # Newton steps that solve the law of the angle to rounding from the start below.
-_NEWTON_STEPS = 6
+_NEWTON_STEPS = 4
 # The irrational turns of the two circles of a super-Fibonacci spiral: the roots of x**2 = 2 and of x**4 = x + 4.
 _TURNS = (math.sqrt(2), 1.533751168755204288)
 

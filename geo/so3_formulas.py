@@ -8,7 +8,7 @@ arguments. Quaternions are real first, matrices row by row. What a formula may c
 
 from __future__ import annotations
 
-from .scalar import arc_tangent, formula, select, square_root
+from .scalar import arc_tangent, constant, formula, larger, select, square_root
 from .vectors import (
     LONGEST,
     body_gradient,
@@ -23,6 +23,8 @@ from .vectors import (
 
 # atan(x) / x is a series in x**2 up to here; 14 terms reach float64 precision (0.05**14 = 6e-19).
 _ATAN_SWITCH = 0.05
+# A number whose inverse float32 can hold.
+_SMALLEST = 1e-37
 
 
 @formula
@@ -215,7 +217,11 @@ def axis_angle_of_quaternion(w, x, y, z, shortest):
     size = largest4(w, x, y, z)
     w, x, y, z = live(w, size) / size, live(x, size) / size, live(y, size) / size, live(z, size) / size
     sign = _canonical_sign(w, x, y, z, shortest)
-    factor, _ = _logarithm_factors(sign * w, dot(x, y, z, x, y, z))
+    square = dot(x, y, z, x, y, z)
+    turn = _is_whole_turn(sign * w, square)
+    w, square = select(turn, constant(w), w), select(turn, constant(square), square)
+    x, y, z = select(turn, constant(x), x), select(turn, constant(y), y), select(turn, constant(z), z)
+    factor, _ = _logarithm_factors(sign * w, square)
     factor = sign * factor
     return factor * x, factor * y, factor * z
 
@@ -223,20 +229,29 @@ def axis_angle_of_quaternion(w, x, y, z, shortest):
 @formula
 def axis_angle_of_quaternion_derivative(w, x, y, z, gx, gy, gz, shortest):
     size = largest4(w, x, y, z)
+    scale = inverse_size(size)
     w, x, y, z = w / size, x / size, y / size, z / size
     sign = _canonical_sign(w, x, y, z, shortest)
     square = dot(x, y, z, x, y, z)
+    turn = _is_whole_turn(sign * w, square)
+    scale = select(turn, 0.0, scale)
+    square = select(turn, 1.0, square)
     total = w * w + square
     factor, slope = _logarithm_factors(sign * w, square)
     along = dot(x, y, z, gx, gy, gz)
-    scale = sign * inverse_size(size)
     return (
         # The real part enters as sign * w, the vector as sign * v, so one of the signs drops out here.
-        -2 * inverse_size(size) * along / select(total == 0.0, 1.0, total),
-        scale * (factor * gx + slope * along * x),
-        scale * (factor * gy + slope * along * y),
-        scale * (factor * gz + slope * along * z),
+        -2 * scale * along / total,
+        scale * sign * (factor * gx + slope * along * x),
+        scale * sign * (factor * gy + slope * along * y),
+        scale * sign * (factor * gz + slope * along * z),
     )
+
+
+@formula
+def _is_whole_turn(w, square):
+    """Whether a quaternion is -1 up to 1e-8: there its axis and the gradient are lost, as the angle is 2 pi."""
+    return (w <= 0.0) & (square <= 1e-16)
 
 
 @formula
@@ -336,11 +351,7 @@ def angle_derivative(r11, r12, r13, r21, r22, r23, r31, r32, r33, g):
 @formula
 def _angle(x, y, z, cosine):
     """atan2(2 sin, 2 cos) from the axial vector, of length 2 sin, and trace - 1, which is 2 cos."""
-    size = largest3(x, y, z)
-    x, y, z = x / size, y / size, z / size
-    square = dot(x, y, z, x, y, z)
-    positive = square > 0.0
-    sine = select(positive, size * square_root(select(positive, square, 1.0)), 0.0 * square)
+    sine, _, _ = _length(x, y, z)
     # atan2(0, 0) has no gradient; no rotation gets there.
     nothing = (sine == 0.0) & (cosine == 0.0)
     return arc_tangent(sine, select(nothing, 1.0, cosine))
@@ -349,13 +360,21 @@ def _angle(x, y, z, cosine):
 @formula
 def _angle_derivative(x, y, z, cosine, g):
     """Gradient of `_angle` in the axial vector and in the cosine; 0 where the vector is 0, at the kinks."""
-    size = largest3(x, y, z)
-    x, y, z = x / size, y / size, z / size
+    sine, inverse, positive = _length(x, y, z)
+    total = sine * sine + cosine * cosine
+    scale = select(positive, g, 0.0) / select(total == 0.0, 1.0, total)
+    along = scale * cosine * inverse
+    return along * x, along * y, along * z, -scale * sine
+
+
+@formula
+def _length(x, y, z):
+    """Length of a vector, its inverse, and whether it is more than 0; without gradient where it is not."""
+    # One division in place of three, by a size whose inverse is finite.
+    size = larger(largest3(x, y, z), _SMALLEST)
+    scale = 1 / size
+    x, y, z = scale * x, scale * y, scale * z
     square = dot(x, y, z, x, y, z)
     positive = square > 0.0
     length = square_root(select(positive, square, 1.0))
-    sine = select(positive, size * length, 0.0)
-    total = sine * sine + cosine * cosine
-    scale = select(positive, g, 0.0) / select(total == 0.0, 1.0, total)
-    along = scale * cosine / length
-    return along * x, along * y, along * z, -scale * sine
+    return select(positive, size * length, 0.0 * square), scale / length, positive

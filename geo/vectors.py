@@ -12,8 +12,8 @@ Vector = tuple[Component, Component, Component]
 # Arguments shorter than this get gradient 0: that of a function of their direction alone grows like 1 / length, its
 # derivative like 1 / length**2, and both have to stay inside the range of float32.
 SHORTEST = 1e-18
-# Angles longer than this count as 0: float64 no longer resolves a turn there.
-LONGEST = 1e15
+# Angles longer than this count as 0: float32 no longer holds the square of the square, which derivatives need.
+LONGEST = 1e12
 
 
 @formula

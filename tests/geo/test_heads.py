@@ -266,6 +266,10 @@ def test_shapes_and_dtypes(name: str, batch: tuple[int, ...], generator: torch.G
         assert rotation.dtype == half
         torch.testing.assert_close(rotation.double(), exact, atol=torch.finfo(half).eps, rtol=0)
         assert head.encode(rotation).dtype == half and head.encode(rotation).isfinite().all()
+        loss = head.loss(raw.to(half), rotation.flip(0))
+        wide = head.loss(raw.to(half).double(), rotation.flip(0).double())
+        assert loss.dtype == half
+        torch.testing.assert_close(loss.double(), wide, atol=0, rtol=0.51 * torch.finfo(half).eps)
     # As under autocast: the layer before the head puts out half precision, the target is not.
     loss = head.loss(raw.bfloat16(), head(raw))
     assert loss.dtype == torch.float32
