@@ -93,7 +93,9 @@ def require_broadcastable(tensors: Mapping[str, Tensor], *, trailing: int = 0) -
     leading = [tuple(tensor.shape[: tensor.ndim - trailing]) for tensor in tensors.values()]
     longest = max([len(shape) for shape in leading])
     padded = [(1,) * (longest - len(shape)) + shape for shape in leading]
-    if any(len({size for size in sizes if size != 1}) > 1 for sizes in zip(*padded, strict=True)):
+    # Compared one by one, since the sizes of a traced program can be symbols, which no set takes.
+    wide = [[size for size in sizes if size != 1] for sizes in zip(*padded, strict=True)]
+    if any(size != sizes[0] for sizes in wide for size in sizes):
         raise ValueError(f"{', '.join(tensors)}: expected leading shapes that broadcast, got {_listed(leading)}")
 
 

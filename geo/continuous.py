@@ -8,7 +8,7 @@ always a proper one, and a finite gradient; `return_valid` says where that happe
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -49,6 +49,18 @@ _TEN = Map(
     output=(3, 3),
     double=True,
 )
+
+
+@overload
+def rotation_6d_to_matrix(
+    vectors: Tensor, layout: SixLayout = ..., method: SixMethod = ..., *, return_valid: Literal[False] = ...
+) -> Tensor: ...
+
+
+@overload
+def rotation_6d_to_matrix(
+    vectors: Tensor, layout: SixLayout = ..., method: SixMethod = ..., *, return_valid: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 
 
 def rotation_6d_to_matrix(
@@ -207,6 +219,18 @@ def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
     require_floating("matrix", matrix)
     require_shape("matrix", matrix, ..., 3, 3)
     return matrix.flatten(-2)
+
+
+@overload
+def rotation_10d_to_matrix(
+    vector: Tensor, *, gradient_eps: float | None = ..., return_dispersion: Literal[False] = ...
+) -> Tensor: ...
+
+
+@overload
+def rotation_10d_to_matrix(
+    vector: Tensor, *, gradient_eps: float | None = ..., return_dispersion: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 
 
 def rotation_10d_to_matrix(

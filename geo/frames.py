@@ -251,7 +251,6 @@ def look_rotation(forward: Tensor, up: Tensor) -> Tensor:
     require_same_device(tensors)
     require_broadcastable(tensors, trailing=1)
     frame = rotation_6d_to_matrix(torch.cat(torch.broadcast_tensors(forward, up), -1))
-    assert isinstance(frame, Tensor)
     z, y, minus_x = frame.unbind(-1)
     return torch.stack([-minus_x, y, z], -1)
 
@@ -318,7 +317,8 @@ def _unit(vector: Tensor) -> Tensor:
 
 def _opposite(unit: Tensor) -> Tensor:
     """Quaternion of a half turn about an axis perpendicular to a unit vector."""
-    # One-hot of the smallest component, the first if several are.
-    farthest = torch.nn.functional.one_hot(unit.abs().argmin(-1), 3).to(unit.dtype)
+    # One-hot of the smallest component, the first if several are; `one_hot` itself looks at the data.
+    smallest = unit.abs().argmin(-1, keepdim=True)
+    farthest = (torch.arange(3, device=unit.device) == smallest).to(unit.dtype)
     axis = torch.linalg.cross(unit, farthest.expand_as(unit), dim=-1)
     return torch.cat([torch.zeros_like(axis[..., :1]), axis], -1)

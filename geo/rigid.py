@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import require_broadcastable, require_floating, require_same_device, require_same_dtype, require_shape
-from .numerics import largest_component, matmul, safe_sqrt
+from .numerics import largest_component, matmul, safe_sqrt, upcast
 from .procrustes import procrustes_conditioning, special_procrustes
 
 
@@ -90,7 +90,8 @@ def transform_points(transform: Tensor, points: Tensor) -> Tensor:
             [1., 0., 0.]])
     """
     _require_pair("transform", transform, "points", points)
-    return matmul(points, transform[..., :3, :3].mT) + transform[..., None, :3, 3]
+    t, rows = upcast(transform), upcast(points)
+    return (matmul(rows, t[..., :3, :3].mT) + t[..., None, :3, 3]).to(points.dtype)
 
 
 def transform_normals(transform: Tensor, normals: Tensor) -> Tensor:
@@ -109,8 +110,8 @@ def transform_normals(transform: Tensor, normals: Tensor) -> Tensor:
     tensor([[0., 0., 1.]])
     """
     _require_pair("transform", transform, "normals", normals)
-    linear = transform[..., :3, :3]
-    return matmul(normals, linear.mT) / _scale_of(linear)
+    linear = upcast(transform[..., :3, :3])
+    return (matmul(upcast(normals), linear.mT) / _scale_of(linear)).to(normals.dtype)
 
 
 def compose_transforms(outer: Tensor, inner: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ def compose_transforms(outer: Tensor, inner: Tensor) -> Tensor:
     require_same_dtype(tensors)
     require_same_device(tensors)
     require_broadcastable(tensors, trailing=2)
-    return matmul(outer, inner)
+    return matmul(upcast(outer), upcast(inner)).to(outer.dtype)
 
 
 def invert_transform(transform: Tensor) -> Tensor:
@@ -153,9 +154,10 @@ def invert_transform(transform: Tensor) -> Tensor:
     tensor([-1., -2., -3.,  1.])
     """
     _require("transform", transform, 4, 4)
-    linear = transform[..., :3, :3]
+    t = upcast(transform)
+    linear = t[..., :3, :3]
     inverse = linear.mT / _scale_of(linear).square()
-    return make_transform(inverse, -matmul(inverse, transform[..., :3, 3:]).squeeze(-1))
+    return make_transform(inverse, -matmul(inverse, t[..., :3, 3:]).squeeze(-1)).to(transform.dtype)
 
 
 def kabsch(source: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Alignment:

@@ -5,7 +5,8 @@ tensors it is PyTorch: differentiable, on any device, under any transform. The s
 path of the CPU (`fused.py`). Only arithmetic, comparisons and the functions below may occur in it, and no branches.
 
 The compiled versions of sine, cosine and arc tangent are written out here because a loop that calls the C library is
-not vectorised: as polynomials they cost a quarter of it. They are good to one unit of rounding of float64, the arc tangent to two.
+not vectorised: as polynomials they cost a quarter of it. Sine and cosine are good to one unit of rounding of float64,
+the arc tangent to two.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ def sine_cosine(angle: Component) -> tuple[Component, Component]:
 
 def arc_tangent(y: Component, x: Component) -> Component:
     """Angle of the vector (x, y), radians in [-pi, pi]; not both 0 where a gradient is wanted."""
+    if torch.onnx.is_in_onnx_export():
+        # ONNX Runtime has it in float32 only. What is computed in float64 on purpose starts an iteration from it.
+        return torch.atan2(y.float(), x.float()).to(y.dtype)
     return torch.atan2(y, x)
 
 

@@ -147,7 +147,8 @@ def cayley(skew: Tensor) -> Tensor:
         return quaternion_to_matrix(torch.cat([torch.ones_like(vector[..., :1]), vector], -1))[..., :n, :n]
     k = _resolved(widened(skew))
     eye = _identity(k)
-    rotation = torch.linalg.solve(eye - k, eye + k)
+    # Not `solve`: under vmap, PyTorch 2.13 gets its forward derivative wrong.
+    rotation = matmul(torch.linalg.inv(eye - k), eye + k)
     for _ in range(_POLISHING):
         rotation = reorthogonalised(rotation)
     return rotation.to(skew.dtype)
