@@ -2,7 +2,8 @@
 
 Convention: a transform is a matrix (..., 4, 4), `x' = s R x + t`, named for what it maps: `T_target_source` takes
 source coordinates to the target's frame, and `T_a_b @ T_b_c` is `T_a_c`. Points are rows, (..., N, 3), in any one unit
-of length. Leading axes broadcast. Products are computed in the inputs' own precision, also under autocast.
+of length. Leading axes broadcast. Products are computed in the inputs' own precision, half precision in float32, also
+under autocast.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def test_example(script: Path, tmp_path: Path) -> None:
     assert run(script, tmp_path).strip(), "an example shows what it found"
 
 
-@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("benchmarks/*.py")), ids=lambda path: path.name)
-def test_benchmark(script: Path, tmp_path: Path) -> None:
-    """A benchmark explains itself with `--help`; one that needs no data of others has `--quick`, seconds long."""
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*/*.py")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_experiment(script: Path, tmp_path: Path) -> None:
+    """An experiment explains itself with `--help`; one that needs no data of others has `--quick`, seconds long."""
     if "--quick" in run(script, tmp_path, "--help"):
         assert run(script, tmp_path, "--quick").strip()

