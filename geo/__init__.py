@@ -3,6 +3,7 @@
 # Packed by hand, so that a page shows what there is.
 # isort: off
 # fmt: off
+from .align import align_points, align_vectors, Alignment, kabsch, umeyama
 from .continuous import (
     matrix_to_rotation_10d, matrix_to_rotation_5d, matrix_to_rotation_6d, matrix_to_rotation_9d,
     rotation_10d_to_matrix, rotation_10d_to_quaternion, rotation_5d_to_matrix, rotation_6d_to_matrix,
@@ -47,10 +48,7 @@ from .quaternion import (
     quaternion_raw_multiply, quaternion_standardize, quaternion_wxyz_to_xyzw, quaternion_xyzw_to_wxyz,
     standardize_quaternion,
 )
-from .rigid import (
-    Alignment, compose_transforms, invert_transform, kabsch, make_transform, transform_normals, transform_points,
-    umeyama,
-)
+from .rigid import compose_transforms, invert_transform, make_transform, transform_normals, transform_points
 from .rodrigues import (
     axis_angle4_to_matrix, gibbs_to_matrix, gibbs_to_quaternion, matrix_to_axis_angle4, matrix_to_gibbs,
     matrix_to_mrp, mrp_to_matrix, mrp_to_quaternion, quaternion_to_gibbs, quaternion_to_mrp,
@@ -73,24 +71,24 @@ from .testing import assert_equivariant, assert_invariant, sample_rotations
 
 __all__ = [  # noqa: RUF022
     "Alignment", "ChordalLoss", "GeodesicLoss", "QuaternionLoss", "RectangleShape", "Representation",
-    "RotationErrorSummary", "RotationHead", "SwingTwist", "SymmetricLoss", "angle_difference", "angle_to_matrix2d",
-    "angle_to_vector", "assert_equivariant", "assert_invariant", "axis_angle4_to_matrix",
-    "axis_angle_geodesic_distance", "axis_angle_to_matrix", "axis_angle_to_quaternion", "axis_distance",
-    "box_convert_angle", "box_to_gaussian", "cayley", "chordal_distance", "circular_mean", "compose_transforms",
-    "convert", "elementary_rotation", "euler_angles_to_matrix", "euler_to_matrix", "euler_to_quaternion",
-    "from_numpy", "gaussian_to_box", "generalized_cross", "geodesic_distance", "geodesic_interpolate",
-    "gibbs_to_matrix", "gibbs_to_quaternion", "gram_schmidt", "hat", "hat_inv", "hat_n", "identity_quaternion",
-    "inverse_cayley", "invert_transform", "is_orthogonal", "is_rotation", "kabsch", "look_rotation",
-    "make_transform", "matrix2d_to_angle", "matrix_slerp", "matrix_to_axis_angle", "matrix_to_axis_angle4",
-    "matrix_to_euler", "matrix_to_euler_angles", "matrix_to_gibbs", "matrix_to_mrp", "matrix_to_o_n",
-    "matrix_to_pytorch3d", "matrix_to_quaternion", "matrix_to_rotation_10d", "matrix_to_rotation_5d",
-    "matrix_to_rotation_6d", "matrix_to_rotation_9d", "matrix_to_scipy", "matrix_to_similarity", "matrix_to_so_n",
-    "mrp_to_matrix", "mrp_to_quaternion", "numpy_to_transform", "o_n_to_matrix", "orthonormalize", "perturb",
-    "point_pair_features", "procrustes", "procrustes_conditioning", "pytorch3d_camera_to_transform",
-    "pytorch3d_to_matrix", "pytorch3d_to_transform", "quaternion_apply", "quaternion_conjugate",
-    "quaternion_distance", "quaternion_exp", "quaternion_geodesic_distance", "quaternion_inverse",
-    "quaternion_invert", "quaternion_log", "quaternion_mean", "quaternion_multiply", "quaternion_nlerp",
-    "quaternion_normalize", "quaternion_pow", "quaternion_raw_multiply", "quaternion_slerp",
+    "RotationErrorSummary", "RotationHead", "SwingTwist", "SymmetricLoss", "align_points", "align_vectors",
+    "angle_difference", "angle_to_matrix2d", "angle_to_vector", "assert_equivariant", "assert_invariant",
+    "axis_angle4_to_matrix", "axis_angle_geodesic_distance", "axis_angle_to_matrix", "axis_angle_to_quaternion",
+    "axis_distance", "box_convert_angle", "box_to_gaussian", "cayley", "chordal_distance", "circular_mean",
+    "compose_transforms", "convert", "elementary_rotation", "euler_angles_to_matrix", "euler_to_matrix",
+    "euler_to_quaternion", "from_numpy", "gaussian_to_box", "generalized_cross", "geodesic_distance",
+    "geodesic_interpolate", "gibbs_to_matrix", "gibbs_to_quaternion", "gram_schmidt", "hat", "hat_inv", "hat_n",
+    "identity_quaternion", "inverse_cayley", "invert_transform", "is_orthogonal", "is_rotation", "kabsch",
+    "look_rotation", "make_transform", "matrix2d_to_angle", "matrix_slerp", "matrix_to_axis_angle",
+    "matrix_to_axis_angle4", "matrix_to_euler", "matrix_to_euler_angles", "matrix_to_gibbs", "matrix_to_mrp",
+    "matrix_to_o_n", "matrix_to_pytorch3d", "matrix_to_quaternion", "matrix_to_rotation_10d",
+    "matrix_to_rotation_5d", "matrix_to_rotation_6d", "matrix_to_rotation_9d", "matrix_to_scipy",
+    "matrix_to_similarity", "matrix_to_so_n", "mrp_to_matrix", "mrp_to_quaternion", "numpy_to_transform",
+    "o_n_to_matrix", "orthonormalize", "perturb", "point_pair_features", "procrustes", "procrustes_conditioning",
+    "pytorch3d_camera_to_transform", "pytorch3d_to_matrix", "pytorch3d_to_transform", "quaternion_apply",
+    "quaternion_conjugate", "quaternion_distance", "quaternion_exp", "quaternion_geodesic_distance",
+    "quaternion_inverse", "quaternion_invert", "quaternion_log", "quaternion_mean", "quaternion_multiply",
+    "quaternion_nlerp", "quaternion_normalize", "quaternion_pow", "quaternion_raw_multiply", "quaternion_slerp",
     "quaternion_standardize", "quaternion_to_axis_angle", "quaternion_to_euler", "quaternion_to_gibbs",
     "quaternion_to_matrix", "quaternion_to_mrp", "quaternion_to_scipy", "quaternion_wxyz_to_xyzw",
     "quaternion_xyzw_to_wxyz", "random_angle", "random_axis_angle", "random_o_n", "random_quaternion",

@@ -130,7 +130,8 @@ def matrix_to_rotation_6d(matrix: Tensor, layout: SixLayout = "columns") -> Tens
     require_shape("matrix", matrix, ..., 3, 3)
     require_choice("layout", layout, tuple(_SIX_COLUMNS))
     if layout == "rows":
-        return matrix[..., :2, :].flatten(-2)
+        # A copy like the others, so that writing into it leaves the matrix alone.
+        return matrix[..., :2, :].flatten(-2).clone()
     columns = matrix[..., :2]
     return columns.flatten(-2) if layout == "interleaved" else columns.mT.flatten(-2)
 
@@ -218,7 +219,7 @@ def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
     """
     require_floating("matrix", matrix)
     require_shape("matrix", matrix, ..., 3, 3)
-    return matrix.flatten(-2)
+    return matrix.flatten(-2).clone()
 
 
 @overload
@@ -285,7 +286,9 @@ def rotation_10d_to_quaternion(vector: Tensor, order: QuaternionOrder = "wxyz") 
     >>> rotation_10d_to_quaternion(torch.tensor([-1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
     tensor([1., 0., 0., 0.])
     """
-    return matrix_to_quaternion(_TEN(vector, parameters=(DAMPING,)), order)
+    require_floating("vector", vector)
+    matrix = _TEN(upcast(vector), parameters=(DAMPING,))
+    return matrix_to_quaternion(matrix, order).to(vector.dtype)
 
 
 def matrix_to_rotation_10d(matrix: Tensor) -> Tensor:

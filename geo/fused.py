@@ -2,8 +2,9 @@
 
 A `Map` holds a formula and the formula of its derivative. On CPU tensors it runs both compiled: one pass over memory
 with float64 arithmetic inside, whatever the dtype of the tensors, split over threads for large batches. On another
-device it runs the same source on tensors. Under `torch.compile`, `torch.func` transforms, forward-mode differentiation,
-export and tracing it is a plain expression of PyTorch that they can see through.
+device it runs the same source on tensors. Under `torch.func` transforms, forward-mode differentiation, export and
+tracing it is a plain expression of PyTorch that they can see through; under `torch.compile` as well, but for CPU
+tensors outside of transforms: there the compiled pass, as an opaque operator, is faster than what the compiler makes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,6 +33,10 @@ Formula = Callable[..., tuple[Any, ...]]
 _BLOCK = 64
 # Rows below which a second thread does not pay.
 _ROWS_PER_PIECE = 16384
+
+
+# What the opaque operators know a map by.
+_MAPS: dict[str, Map] = {}
 
 
 class Map:
@@ -55,6 +61,8 @@ class Map:
         double: bool = False,
     ) -> None:
         self.forward, self.backward = forward, backward
+        self.name = f"{forward.__module__}.{forward.__name__}"
+        _MAPS[self.name] = self
         self.output, self.double = output, double
         self.names, self.tails = tuple(inputs), tuple(inputs.values())
         self.widths = [prod(shape) for shape in self.tails]
@@ -87,20 +95,20 @@ class Map:
                 require_shape(name, argument, ..., *tail)
         if len(arguments) > 1:
             arguments = self._together(arguments)
-        layout = _NATURAL if load is None and store is None else _Layout(load, store)
+        layout = NATURAL if load is None and store is None else Layout(load, store)
         dtype = arguments[0].dtype
         if dtype is torch.float32 or dtype is torch.float64:
             return self._mapped(arguments, layout, parameters)
         wide = tuple(argument.to(torch.float32) for argument in arguments)
         return self._mapped(wide, layout, parameters).to(dtype)
 
-    def expression(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
+    def expression(self, arguments: Sequence[Tensor], layout: Layout, parameters: tuple[float, ...]) -> Tensor:
         """The map in plain PyTorch: its definition, which the compiled one is tested against."""
         components = self._components(arguments, layout)
         results = self.forward(*components, *parameters)
         return _joined(results, layout.store, arguments[0].dtype, self.output)
 
-    def evaluate(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
+    def evaluate(self, arguments: Sequence[Tensor], layout: Layout, parameters: tuple[float, ...]) -> Tensor:
         """The map without a graph, compiled where possible."""
         first = arguments[0]
         if not first.is_cpu:
@@ -115,12 +123,12 @@ class Map:
         return result
 
     def derivative(
-        self, arguments: Sequence[Tensor], gradient: Tensor, layout: _Layout, parameters: tuple[float, ...]
+        self, arguments: Sequence[Tensor], gradient: Tensor, layout: Layout, parameters: tuple[float, ...]
     ) -> list[Tensor]:
         """Gradients of all arguments from that of the result; differentiable itself where gradients are enabled."""
         assert self.backward is not None
         loads = self._loads(layout)
-        if not gradient.is_cpu or torch.is_grad_enabled() or _is_traced((*arguments, gradient)):
+        if not gradient.is_cpu or torch.is_grad_enabled() or is_traced((*arguments, gradient)):
             upstream = _split(gradient, self.output, layout.store, self._working_dtype(gradient))
             results = self.backward(*self._components(arguments, layout), *upstream, *parameters)
             parts, start = [], 0
@@ -136,12 +144,23 @@ class Map:
         _run(self._backward_kernel, arrays, parameters)
         return gradients
 
-    def _mapped(self, arguments: Sequence[Tensor], layout: _Layout, parameters: tuple[float, ...]) -> Tensor:
-        if _is_traced(arguments):
+    def _mapped(self, arguments: Sequence[Tensor], layout: Layout, parameters: tuple[float, ...]) -> Tensor:
+        if torch.compiler.is_compiling():
+            if arguments[0].is_cpu and _is_plain_compilation():
+                return _rows_operator(list(arguments), self._key(layout, parameters))
+            return self.expression(arguments, layout, parameters)
+        if is_traced(arguments):
             return self.expression(arguments, layout, parameters)
         if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
             return _Differentiable.apply(self, layout, parameters, *arguments)
         return self.evaluate(arguments, layout, parameters)
+
+    def _key(self, layout: Layout, parameters: tuple[float, ...]) -> str:
+        """What an operator has to know beside the arguments, as one string: `_Call.parse` is its inverse."""
+        columns: list[int] = []
+        for load, width in zip((*self._loads(layout), layout.store), (*self.widths, self.width), strict=True):
+            columns += range(width) if load is None else load
+        return ";".join([self.name, ",".join(map(str, columns)), ",".join(map(str, parameters))])
 
     def _together(self, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Arguments of one dtype and device with one batch shape."""
@@ -164,7 +183,7 @@ class Map:
         batch = torch.broadcast_shapes(*(value.shape[:-1] for value in flat.values()))
         return tuple(argument.expand(*batch, *tail) for tail, argument in zip(self.tails, arguments, strict=True))
 
-    def _components(self, arguments: Sequence[Tensor], layout: _Layout) -> list[Tensor]:
+    def _components(self, arguments: Sequence[Tensor], layout: Layout) -> list[Tensor]:
         components: list[Tensor] = []
         for argument, tail, load in zip(arguments, self.tails, self._loads(layout), strict=True):
             components += _split(argument, tail, load, self._working_dtype(argument))
@@ -173,7 +192,7 @@ class Map:
     def _working_dtype(self, tensor: Tensor) -> torch.dtype:
         return torch.float64 if self.double and tensor.device.type != "mps" else tensor.dtype
 
-    def _loads(self, layout: _Layout) -> Sequence[Columns | None]:
+    def _loads(self, layout: Layout) -> Sequence[Columns | None]:
         return layout.load or (None,) * len(self.widths)
 
     @cached_property
@@ -186,21 +205,21 @@ class Map:
         return _kernel(self.backward, [*self.widths, self.width], self.widths)
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Where the components of the arguments and of the result stand in memory."""
 
     load: Sequence[Columns | None] | None = None
     store: Columns | None = None
 
 
-_NATURAL = _Layout()
+NATURAL = Layout()
 
 
 class _Differentiable(torch.autograd.Function):
     """A map with its own derivative; a second derivative goes through the formula of the first."""
 
     @staticmethod
-    def forward(ctx: Any, function: Map, layout: _Layout, parameters: tuple[float, ...], *arguments: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Map, layout: Layout, parameters: tuple[float, ...], *arguments: Tensor) -> Tensor:
         ctx.function, ctx.layout, ctx.parameters = function, layout, parameters
         ctx.save_for_backward(*arguments)
         return function.evaluate(arguments, layout, parameters)
@@ -211,7 +230,80 @@ class _Differentiable(torch.autograd.Function):
         return None, None, None, *gradients
 
 
-def _is_traced(tensors: Sequence[Tensor]) -> bool:
+class _Call(NamedTuple):
+    """What an operator does."""
+
+    function: Map
+    layout: Layout
+    parameters: tuple[float, ...]
+
+    @staticmethod
+    @cache
+    def parse(key: str) -> _Call:
+        name, columns, parameters = key.split(";")
+        function = _MAPS[name]
+        numbers = [int(column) for column in columns.split(",")]
+        borders = list(accumulate((*function.widths, function.width), initial=0))
+        parts = [tuple(numbers[start:stop]) for start, stop in pairwise(borders)]
+        values = tuple(float(value) for value in parameters.split(",") if value)
+        return _Call(function, Layout(tuple(parts[:-1]), parts[-1]), values)
+
+
+@torch.library.custom_op("rotaware::rows", mutates_args=(), schema="(Tensor[] arguments, str key) -> Tensor")
+def _rows_operator(arguments: Sequence[Tensor], key: str) -> Tensor:
+    """A map without a graph, opaque to the compiler."""
+    call = _Call.parse(key)
+    return call.function.evaluate(arguments, call.layout, call.parameters)
+
+
+@torch.library.custom_op(
+    "rotaware::rows_derivative",
+    mutates_args=(),
+    schema="(Tensor[] arguments, Tensor gradient, str key) -> Tensor[]",
+)
+def _derivative_operator(arguments: Sequence[Tensor], gradient: Tensor, key: str) -> list[Tensor]:
+    """The derivative of a map, opaque to the compiler."""
+    call = _Call.parse(key)
+    with torch.no_grad():
+        return call.function.derivative(arguments, gradient, call.layout, call.parameters)
+
+
+@_rows_operator.register_fake
+def _(arguments: Sequence[Tensor], key: str) -> Tensor:
+    function = _Call.parse(key).function
+    return arguments[0].new_empty((*_batch(arguments[0], function.tails[0]), *function.output))
+
+
+@_derivative_operator.register_fake
+def _(arguments: Sequence[Tensor], gradient: Tensor, key: str) -> list[Tensor]:
+    return [torch.empty_like(argument, memory_format=torch.contiguous_format) for argument in arguments]
+
+
+def _remember(ctx: Any, inputs: tuple[list[Tensor], str], output: Tensor) -> None:
+    arguments, ctx.key = inputs
+    ctx.save_for_backward(*arguments)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[list[Tensor], None]:
+    return _derivative_operator(list(ctx.saved_tensors), gradient, ctx.key), None
+
+
+_rows_operator.register_autograd(_differentiate, setup_context=_remember)
+
+
+@torch.compiler.assume_constant_result
+def _is_plain_compilation() -> bool:
+    """Whether the compiler may meet an opaque operator: not inside of a transform, which it has no rule for."""
+    is_exporting = getattr(torch.compiler, "is_exporting", None)
+    return (
+        is_exporting is not None
+        and not is_exporting()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+    )
+
+
+def is_traced(tensors: Sequence[Tensor]) -> bool:
     """Whether something wants to see through the computation, or the tensors hold no plain memory."""
     # First, since the compiler cannot see through the other questions.
     if torch.compiler.is_compiling():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import require_floating
+from .fused import is_traced
 from .numerics import largest_component, matmul, safe_norm, upcast
 from .vectors import SHORTEST
 
@@ -98,10 +99,13 @@ def reorthogonalised(matrix: Tensor) -> Tensor:
 def _spatial(matrix: Tensor, special: bool, eps: float) -> tuple[Tensor, Tensor]:
     """Nearest matrix and signed singular values of finite matrices of norm 1, any n."""
     u, values, vt = torch.linalg.svd(matrix.detach())
+    differentiable = is_traced((matrix,)) or (torch.is_grad_enabled() and matrix.requires_grad)
     if special:
         sign = torch.where(torch.linalg.det(matmul(u, vt)) < 0, -1.0, 1.0).to(values)[..., None]
         values = torch.cat([values[..., :-1], sign * values[..., -1:]], -1)
         u = torch.cat([u[..., :-1], sign[..., None] * u[..., -1:]], -1)
+    if not differentiable:
+        return matmul(u, vt), values
     # In these coordinates the matrix is diagonal and the answer the identity. Near it, the answer is exp(w) with the
     # antisymmetric w that solves s w + w s = b - b^T up to the third order, s the symmetric part of b; s is diagonal
     # but for a part e that is zero in value yet not in its derivative.

@@ -73,7 +73,7 @@ def special_procrustes(
     Args:
         matrix: (..., n, n), any finite numbers, n at least 2.
         regularization: adds the gradient of regularization * |M - R|^2 to what flows back, which keeps a network's
-            raw output close to the rotations.
+            raw output close to the rotations. In reverse mode only: forward-mode differentiation refuses it.
         gradient_eps: bounds the gradient more than rounding demands; relative to the norm of the matrix.
         return_singular_values: return them as well, signed, without gradient.
         method: "closed_form" (n = 3 only), "svd", or "auto" for the faster one.
@@ -152,21 +152,27 @@ def procrustes(matrix: Tensor, allow_reflection: bool = True, *, gradient_eps: f
     return sign * special_procrustes(sign * matrix, gradient_eps=gradient_eps)
 
 
-def procrustes_conditioning(matrix: Tensor) -> Tensor:
-    """How well a 3x3 matrix determines its nearest rotation: (s2 + s3) / s1 of the signed singular values.
+def procrustes_conditioning(matrix: Tensor, allow_reflection: bool = False) -> Tensor:
+    """How well a matrix determines its nearest rotation: the two smallest signed singular values over the largest.
 
     Args:
-        matrix: (..., 3, 3).
+        matrix: (..., n, n), n at least 2.
+        allow_reflection: ask for the nearest orthogonal matrix instead: twice the smallest singular value over the
+            largest, neither signed.
     Returns:
-        (...), in [0, 2], without gradient: 0 where the nearest rotation is not unique, or `matrix` is 0.
+        (...), in [0, 2], without gradient: 0 where the nearest one is not unique, or `matrix` is 0.
     Raises:
         TypeError: `matrix` is not a floating point tensor.
-        ValueError: wrong shape.
+        ValueError: not square or n < 2.
 
     >>> procrustes_conditioning(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
     tensor(0.7500)
     """
-    return _CONDITIONING(matrix.detach(), parameters=(DAMPING,))
+    if require_square("matrix", matrix) == 3 and not allow_reflection:
+        return _CONDITIONING(matrix.detach(), parameters=(DAMPING,))
+    _, values = svd_procrustes(matrix.detach(), special=not allow_reflection)
+    low = 2 * values[..., -1] if allow_reflection else values[..., -2] + values[..., -1]
+    return low / torch.where(values[..., 0] == 0, 1, values[..., 0])
 
 
 def _signed_singular_values(rotation: Tensor, matrix: Tensor) -> Tensor:

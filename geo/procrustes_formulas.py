@@ -23,6 +23,10 @@ _DOUBLE = 1e-4
 # ... and is shifted by more than that. The adjugate then spans the eigenspace of both; which vector of it is best is
 # settled afterwards, as the turn about an axis.
 _SHIFT = 1e-7
+# A Hessian with a determinant below the first is damped in each direction by the second: open directions get no
+# gradient and leave the others alone. It is not smaller, so that its fourth power stays above the rounding of its
+# square.
+_FLAT, _FLAT_DAMPING = 1e-9, 1e-6
 
 
 @formula
@@ -333,13 +337,34 @@ def _body_frame(r11, r12, r13, r21, r22, r23, r31, r32, r33, m11, m12, m13, m21,
 
 @formula
 def _solved(s11, s12, s13, s21, s22, s23, s31, s32, s33, ax, ay, az, damping):
-    """Solution w of H w = a for the Hessian H, damped where it is singular."""
+    """Solution w of H w = a for the Hessian H, damped in the directions in which it is singular."""
     det, (c11, c12, c13, c22, c23, c33) = _hessian(s11, s12, s13, s21, s22, s23, s31, s32, s33)
-    inverse = det / (det * det + damping * damping)
+    regular = det > _FLAT
+    inverse = det / select(regular, det * det + damping * damping, 1.0)
+    x = inverse * dot(c11, c12, c13, ax, ay, az)
+    y = inverse * dot(c12, c22, c23, ax, ay, az)
+    z = inverse * dot(c13, c23, c33, ax, ay, az)
+    # H (H^2 + e^2)^-1 a: 1 / h for a large eigenvalue h, h / e^2 for a small one.
+    k11, k22, k33 = s22 + s33, s11 + s33, s11 + s22
+    k12, k13, k23 = -(s12 + s21) / 2, -(s13 + s31) / 2, -(s23 + s32) / 2
+    shift = _FLAT_DAMPING * _FLAT_DAMPING + damping * damping
+    q11, q12, q13 = (
+        dot(k11, k12, k13, k11, k12, k13) + shift,
+        dot(k11, k12, k13, k12, k22, k23),
+        dot(k11, k12, k13, k13, k23, k33),
+    )
+    q22, q23 = dot(k12, k22, k23, k12, k22, k23) + shift, dot(k12, k22, k23, k13, k23, k33)
+    q33 = dot(k13, k23, k33, k13, k23, k33) + shift
+    c11, c12, c13 = q22 * q33 - q23 * q23, q13 * q23 - q12 * q33, q12 * q23 - q13 * q22
+    c22, c23, c33 = q11 * q33 - q13 * q13, q12 * q13 - q11 * q23, q11 * q22 - q12 * q12
+    det = select(regular, 1.0, dot(q11, q12, q13, c11, c12, c13))
+    px = dot(c11, c12, c13, ax, ay, az) / det
+    py = dot(c12, c22, c23, ax, ay, az) / det
+    pz = dot(c13, c23, c33, ax, ay, az) / det
     return (
-        inverse * dot(c11, c12, c13, ax, ay, az),
-        inverse * dot(c12, c22, c23, ax, ay, az),
-        inverse * dot(c13, c23, c33, ax, ay, az),
+        select(regular, x, dot(k11, k12, k13, px, py, pz)),
+        select(regular, y, dot(k12, k22, k23, px, py, pz)),
+        select(regular, z, dot(k13, k23, k33, px, py, pz)),
     )
 
 

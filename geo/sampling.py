@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .checks import require_choice, require_floating, require_same_device, require_same_dtype, require_shape
 from .numerics import matmul, safe_norm, upcast
+from .quaternion import quaternion_normalize, quaternion_standardize
 from .so3 import QuaternionOrder, axis_angle_to_matrix, quaternion_to_axis_angle, quaternion_to_matrix
 from .vectors import exponential_coefficients
 
@@ -57,7 +58,8 @@ def random_quaternions(
     torch.Size([2, 3, 4])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    quat = _draw(size, dtype, device, generator, max_angle, angle_law)
+    quat = quaternion_normalize(_draw(size, dtype, device, generator, max_angle, angle_law))
+    quat = quaternion_standardize(quat)
     return (quat if order == "wxyz" else quat.roll(-1, -1)).to(dtype)
 
 
@@ -316,7 +318,7 @@ def _draw(
     max_angle: float | None,
     angle_law: AngleLaw,
 ) -> Tensor:
-    """Unit quaternions of random rotations, real part first and not negative, in the precision they were drawn in."""
+    """Quaternions of random rotations, real part first, of any length and sign, in the precision they were drawn in."""
     require_choice("angle_law", angle_law, ("haar", "uniform"))
     _require_float_type(dtype)
     if max_angle is not None and not 0 <= max_angle <= math.pi:
@@ -326,8 +328,7 @@ def _draw(
     if max_angle is None and angle_law == "haar":
         # The direction of a normal vector is uniform on the sphere, and the double cover of SO(3) carries its measure.
         wide = torch.promote_types(dtype, torch.float32)
-        quat = _direction(torch.randn(*shape, 4, dtype=wide, device=device, generator=generator))
-        return torch.where(quat[..., :1] < 0, -quat, quat)
+        return torch.randn(*shape, 4, dtype=wide, device=device, generator=generator)
     # The law of small angles asks for more digits than float32 draws have.
     wide = torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
     axis = _direction(torch.randn(*shape, 3, dtype=wide, device=device, generator=generator))

@@ -30,6 +30,8 @@ PUBLIC: dict[str, list[str]] = {
         "RotationHead",
         "SwingTwist",
         "SymmetricLoss",
+        "align_points",
+        "align_vectors",
         "angle_difference",
         "angle_to_matrix2d",
         "angle_to_vector",

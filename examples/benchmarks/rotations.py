@@ -38,7 +38,7 @@ from torch import Tensor
 VERSIONS_OF = ("rotaware", "torch", "numba", "numpy", "scipy", "roma")
 CHECKED = 1000  # rows
 # Largest difference from float64, times the size of the answer: beyond it something else was computed.
-WRONG = {torch.float32: 2e-2, torch.float64: 1e-6}
+WRONG = 2e-2
 # From here on a difference is worth a remark.
 INEXACT = {torch.float32: 1e-4, torch.float64: 1e-9}
 BURST_S = 5e-4  # short calls are timed this long at a time
@@ -114,7 +114,7 @@ def judged(operation: Operation, library: str, way: Way, dtype: torch.dtype, dev
     verdict: dict[str, Any] = {}
     try:
         verdict["error"] = difference(operation, way.read(way.call(*own)), arguments)
-        if not verdict["error"] <= WRONG[dtype]:
+        if not verdict["error"] <= WRONG:
             verdict["wrong"] = f"differs from float64 by {verdict['error']:.1g}"
     except Exception as error:
         verdict["wrong"] = failure(error)

@@ -15,41 +15,47 @@ import torch
 from torch import Tensor
 
 from rotaware.geo import (
+    axis_angle_geodesic_distance,
     axis_angle_to_matrix,
+    euler_to_matrix,
+    euler_to_quaternion,
     geodesic_distance,
+    identity_quaternion,
+    is_orthogonal,
     is_rotation,
     kabsch,
+    matrix_slerp,
     matrix_to_axis_angle,
+    matrix_to_euler,
     matrix_to_quaternion,
-    quaternion_to_axis_angle,
-    quaternion_to_matrix,
-    random_quaternions,
-    random_rotations,
-    rotation_angle,
-    umeyama,
-)
-from rotaware.geo.continuous import rotation_6d_to_matrix, rotation_10d_to_quaternion
-from rotaware.geo.euler import euler_to_matrix, euler_to_quaternion, matrix_to_euler, quaternion_to_euler
-from rotaware.geo.frames import rotation_compose, rotation_inverse
-from rotaware.geo.interop import roma_to_rotation_6d, roma_to_rotation_10d
-from rotaware.geo.interpolation import matrix_slerp, quaternion_slerp
-from rotaware.geo.losses import axis_angle_geodesic_distance, quaternion_geodesic_distance
-from rotaware.geo.procrustes import procrustes as nearest_orthogonal
-from rotaware.geo.procrustes import special_procrustes as nearest_rotation
-from rotaware.geo.procrustes import special_procrustes_quaternion
-from rotaware.geo.quaternion import (
-    identity_quaternion,
     quaternion_apply,
     quaternion_conjugate,
     quaternion_exp,
+    quaternion_geodesic_distance,
     quaternion_inverse,
     quaternion_normalize,
     quaternion_raw_multiply,
+    quaternion_slerp,
+    quaternion_to_axis_angle,
+    quaternion_to_euler,
+    quaternion_to_matrix,
     quaternion_wxyz_to_xyzw,
     quaternion_xyzw_to_wxyz,
+    random_axis_angle,
+    random_quaternions,
+    random_rotations,
+    roma_to_rotation_6d,
+    roma_to_rotation_10d,
+    rotation_6d_to_matrix,
+    rotation_10d_to_quaternion,
+    rotation_angle,
+    rotation_compose,
+    rotation_inverse,
+    special_procrustes_quaternion,
+    umeyama,
 )
-from rotaware.geo.sampling import random_axis_angle
-from rotaware.geo.son import is_orthogonal
+from rotaware.geo import procrustes as nearest_orthogonal
+from rotaware.geo import special_procrustes as nearest_rotation
 
 Angles = Tensor | Sequence[Tensor]
 METHODS = {"auto": "auto", "svd": "svd", "horn": "closed_form"}

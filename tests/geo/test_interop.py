@@ -13,46 +13,44 @@ from torch import Tensor
 from rotaware.geo import (
     axis_angle_to_matrix,
     compose_transforms,
+    from_numpy,
     geodesic_distance,
     make_transform,
     matrix_to_axis_angle,
+    matrix_to_pytorch3d,
     matrix_to_quaternion,
-    quaternion_to_matrix,
-    random_quaternions,
-    random_rotations,
-    sample_rotations,
-    transform_points,
-)
-from rotaware.geo.continuous import (
     matrix_to_rotation_6d,
     matrix_to_rotation_10d,
-    rotation_6d_to_matrix,
-    rotation_10d_to_matrix,
-    rotation_10d_to_quaternion,
-    symmetric_from_10d,
-)
-from rotaware.geo.interop import (
-    from_numpy,
-    matrix_to_pytorch3d,
     matrix_to_scipy,
     numpy_to_transform,
     pytorch3d_camera_to_transform,
     pytorch3d_to_matrix,
     pytorch3d_to_transform,
+    quaternion_multiply,
+    quaternion_to_matrix,
     quaternion_to_scipy,
+    quaternion_wxyz_to_xyzw,
+    quaternion_xyzw_to_wxyz,
+    random_quaternions,
+    random_rotations,
     roma_to_rotation_6d,
     roma_to_rotation_10d,
+    rotation_6d_to_matrix,
     rotation_6d_to_roma,
+    rotation_10d_to_matrix,
+    rotation_10d_to_quaternion,
     rotation_10d_to_roma,
+    sample_rotations,
     scipy_to_matrix,
     scipy_to_quaternion,
+    special_procrustes,
+    symmetric_from_10d,
     to_numpy,
+    transform_points,
     transform_to_numpy,
     transform_to_pytorch3d,
     transform_to_pytorch3d_camera,
 )
-from rotaware.geo.procrustes import special_procrustes
-from rotaware.geo.quaternion import quaternion_multiply, quaternion_wxyz_to_xyzw, quaternion_xyzw_to_wxyz
 from rotaware.geo.testing import RotationKind
 
 # A SciPy `Rotation` of several leading axes, and of none, came with version 1.17.

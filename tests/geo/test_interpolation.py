@@ -21,7 +21,7 @@ from rotaware.geo import (
     random_rotations,
     sample_rotations,
 )
-from rotaware.geo.fused import _NATURAL
+from rotaware.geo.fused import NATURAL
 from rotaware.geo.interpolation import (
     _GEODESIC,
     _NLERP,
@@ -247,7 +247,7 @@ def test_compiled_formula_is_the_formula(function: Callable[..., Tensor], genera
     args = [x.requires_grad_() for x in args]
     weight = torch.randn_like(args[0])
     found = function(*args)
-    plain = mapping.expression(args, _NATURAL, parameters)
+    plain = mapping.expression(args, NATURAL, parameters)
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-13)
     ours, theirs = (torch.autograd.grad((value * weight).sum(), args) for value in (found, plain))
     for a, b in zip(ours, theirs, strict=True):

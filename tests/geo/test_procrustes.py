@@ -191,3 +191,17 @@ def test_bad_arguments() -> None:
         special_procrustes(torch.eye(3), method="qr")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="4x4"):
         special_procrustes(torch.eye(4), method="closed_form")
+
+
+def test_an_open_direction_leaves_the_gradient_of_the_others_alone(generator: torch.Generator) -> None:
+    # A matrix of rank one says where one axis goes, and leaves the turn about it open.
+    turned = random_rotations(dtype=F64, generator=generator)
+    matrix = (turned @ torch.diag(torch.tensor([1.0, 0, 0], dtype=F64))).requires_grad_()
+    axis = torch.randn(3, dtype=F64, generator=generator)
+    rotation = special_procrustes(matrix)
+    torch.testing.assert_close(rotation[:, 0], turned[:, 0], atol=1e-12, rtol=0)
+    (gradient,) = torch.autograd.grad(rotation[:, 0] @ axis, matrix)
+    # d r1 = (I - r1 r1^T) dm1 for the first column of length 1, and nothing from the other two columns.
+    expected = torch.zeros(3, 3, dtype=F64)
+    expected[:, 0] = axis - turned[:, 0] * (turned[:, 0] @ axis)
+    torch.testing.assert_close(gradient, expected, atol=1e-9, rtol=0)

@@ -347,10 +347,14 @@ def test_wrong_arguments_of_the_group() -> None:
 @pytest.mark.parametrize("align", ALIGNERS)
 def test_wrong_arguments_of_an_alignment(align: Callable[..., Alignment]) -> None:
     points, weights = torch.zeros(5, 3), torch.ones(5)
-    with pytest.raises(ValueError, match=r"^source: expected shape \(\.\.\., N, 3\), got \(3,\)$"):
+    with pytest.raises(ValueError, match=r"^source: expected shape \(\.\.\., N, D\), got \(3,\)$"):
         align(points[0], points)
-    with pytest.raises(ValueError, match=r"^target: expected shape \(\.\.\., N, 3\), got \(5, 2\)$"):
+    with pytest.raises(ValueError, match=r"^target: expected shape \(\.\.\., 5, 3\), got \(5, 2\)$"):
         align(points, points[:, :2])
+    with pytest.raises(
+        ValueError, match=r"^source: expected shape \(\.\.\., N, D\) with D of at least 2, got \(5, 1\)$"
+    ):
+        align(points[:, :1], points[:, :1])
     with pytest.raises(ValueError, match=r"^target: expected shape \(\.\.\., 5, 3\), got \(4, 3\)$"):
         align(points, points[:4])
     with pytest.raises(ValueError, match=r"^weights: expected shape \(\.\.\., 5\), got \(5, 1\)$"):

@@ -238,6 +238,31 @@ def test_gradients_are_finite_everywhere(conversion: Callable[..., Tensor], dtyp
     assert torch.autograd.grad(gradient.square().sum(), x)[0].isfinite().all()
 
 
+def test_angles_beyond_pi_on_request(dtype: torch.dtype) -> None:
+    angle = torch.tensor([0.1, 3.0, 3.3, 6.0, 6.28], dtype=dtype)
+    axis = torch.tensor([2 / 7, 3 / 7, 6 / 7], dtype=dtype)
+    quat = torch.cat([(angle / 2).cos()[:, None], (angle / 2).sin()[:, None] * axis], -1)
+    vector = quaternion_to_axis_angle(quat, shortest=False)
+    torch.testing.assert_close(vector, angle[:, None] * axis, rtol=0, atol=20 * torch.finfo(dtype).eps)
+    assert quaternion_to_axis_angle(quat).norm(dim=-1).max() <= torch.pi
+    # Beside -1 the axis is lost in rounding; value and both derivatives stay finite.
+    beside = torch.tensor([[-1, 3e-17, -5e-17, 4e-17], [-1, 1e-9, 0, 0], [-1, 0, 0, 0]], dtype=dtype)
+    for function in (quaternion_to_axis_angle, torch.vmap(partial(quaternion_to_axis_angle, shortest=False))):
+        x = beside.clone().requires_grad_()
+        y = function(x, shortest=False) if function is quaternion_to_axis_angle else function(x)
+        gradient = torch.autograd.grad(y.cos().sum(), x, create_graph=True)[0]
+        assert y.isfinite().all() and gradient.isfinite().all()
+        assert torch.autograd.grad(gradient.sin().sum(), x)[0].isfinite().all()
+
+
+def test_sign_follows_a_reference(generator: torch.Generator) -> None:
+    matrix = random_rotations(50, generator=generator)
+    reference = torch.randn(50, 4, generator=generator)
+    quat = matrix_to_quaternion(matrix, reference=reference)
+    assert ((quat * reference).sum(-1) >= 0).all()
+    torch.testing.assert_close(quaternion_to_matrix(quat), matrix, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("function", [*CONVERSIONS, rotation_angle])
 def test_vmap_equals_batch(function: Callable[..., Tensor], generator: torch.Generator) -> None:
     x = argument(function, random_rotations((4, 2), generator=generator)) if function in CONVERSIONS else None
