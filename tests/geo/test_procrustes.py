@@ -201,7 +201,7 @@ def test_an_open_direction_leaves_the_gradient_of_the_others_alone(generator: to
     rotation = special_procrustes(matrix)
     torch.testing.assert_close(rotation[:, 0], turned[:, 0], atol=1e-12, rtol=0)
     (gradient,) = torch.autograd.grad(rotation[:, 0] @ axis, matrix)
-    # d r1 = (I - r1 r1^T) dm1 for the first column of length 1, and nothing from the other two columns.
-    expected = torch.zeros(3, 3, dtype=F64)
-    expected[:, 0] = axis - turned[:, 0] * (turned[:, 0] @ axis)
+    # Of the turn that moves the first column, 1 / (s1 + 0) times the antisymmetric part of R^T dM.
+    r1, r2, r3 = rotation.detach().unbind(-1)
+    expected = torch.stack([axis - r1 * (r1 @ axis), -r1 * (r2 @ axis), -r1 * (r3 @ axis)], -1)
     torch.testing.assert_close(gradient, expected, atol=1e-9, rtol=0)
