@@ -95,7 +95,8 @@ class Map:
                 require_shape(name, argument, ..., *tail)
         if len(arguments) > 1:
             arguments = self._together(arguments)
-        layout = NATURAL if load is None and store is None else Layout(load, store)
+        natural = store is None and (load is None or all(columns is None for columns in load))
+        layout = NATURAL if natural else Layout(load, store)
         dtype = arguments[0].dtype
         if dtype is torch.float32 or dtype is torch.float64:
             return self._mapped(arguments, layout, parameters)
@@ -115,11 +116,12 @@ class Map:
             with torch.no_grad():
                 return self.expression(arguments, layout, parameters)
         result = first.new_empty((*_batch(first, self.tails[0]), *self.output))
-        arrays: list[np.ndarray] = []
-        for argument, width, load in zip(arguments, self.widths, self._loads(layout), strict=True):
-            arrays += (_rows(argument, width), _column_array(load, width))
-        arrays += (_rows(result, self.width), _column_array(layout.store, self.width))
-        _run(self._forward_kernel, arrays, parameters)
+        arrays = [_rows(argument, width) for argument, width in zip(arguments, self.widths, strict=True)]
+        arrays.append(_rows(result, self.width))
+        if layout is NATURAL:
+            _run(self._forward_kernel, arrays, parameters)
+        else:
+            _run(self._placed_forward_kernel, [*arrays, *_column_arrays(self._all_columns(layout))], parameters)
         return result
 
     def derivative(
@@ -137,11 +139,14 @@ class Map:
                 start += width
             return parts
         gradients = [torch.empty_like(argument, memory_format=torch.contiguous_format) for argument in arguments]
-        arrays: list[np.ndarray] = []
-        for tensors, stop in ((arguments, [(gradient, self.width, layout.store)]), (gradients, [])):
-            for tensor, width, columns in (*zip(tensors, self.widths, loads, strict=True), *stop):
-                arrays += (_rows(tensor, width), _column_array(columns, width))
-        _run(self._backward_kernel, arrays, parameters)
+        arrays = [_rows(argument, width) for argument, width in zip(arguments, self.widths, strict=True)]
+        arrays.append(_rows(gradient, self.width))
+        arrays += [_rows(one, width) for one, width in zip(gradients, self.widths, strict=True)]
+        if layout is NATURAL:
+            _run(self._backward_kernel, arrays, parameters)
+        else:
+            columns = self._all_columns(layout)
+            _run(self._placed_backward_kernel, [*arrays, *_column_arrays((*columns, *columns[:-1]))], parameters)
         return gradients
 
     def _mapped(self, arguments: Sequence[Tensor], layout: Layout, parameters: tuple[float, ...]) -> Tensor:
@@ -151,16 +156,19 @@ class Map:
             return self.expression(arguments, layout, parameters)
         if is_traced(arguments):
             return self.expression(arguments, layout, parameters)
-        if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
+        if torch.is_grad_enabled() and any([argument.requires_grad for argument in arguments]):
             return _Differentiable.apply(self, layout, parameters, *arguments)
         return self.evaluate(arguments, layout, parameters)
 
     def _key(self, layout: Layout, parameters: tuple[float, ...]) -> str:
         """What an operator has to know beside the arguments, as one string: `_Call.parse` is its inverse."""
-        columns: list[int] = []
-        for load, width in zip((*self._loads(layout), layout.store), (*self.widths, self.width), strict=True):
-            columns += range(width) if load is None else load
-        return ";".join([self.name, ",".join(map(str, columns)), ",".join(map(str, parameters))])
+        columns = "" if layout is NATURAL else ",".join([str(c) for part in self._all_columns(layout) for c in part])
+        return ";".join([self.name, columns, ",".join(map(str, parameters))])
+
+    def _all_columns(self, layout: Layout) -> tuple[Columns, ...]:
+        """The columns of all arguments and of the result, also where they are in order."""
+        parts = zip((*self._loads(layout), layout.store), (*self.widths, self.width), strict=True)
+        return tuple([tuple(range(width)) if columns is None else tuple(columns) for columns, width in parts])
 
     def _together(self, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Arguments of one dtype and device with one batch shape."""
@@ -197,12 +205,21 @@ class Map:
 
     @cached_property
     def _forward_kernel(self) -> Callable[..., None]:
-        return _kernel(self.forward, self.widths, [self.width])
+        return _kernel(self.forward, self.widths, [self.width], placed=False)
+
+    @cached_property
+    def _placed_forward_kernel(self) -> Callable[..., None]:
+        return _kernel(self.forward, self.widths, [self.width], placed=True)
 
     @cached_property
     def _backward_kernel(self) -> Callable[..., None]:
         assert self.backward is not None
-        return _kernel(self.backward, [*self.widths, self.width], self.widths)
+        return _kernel(self.backward, [*self.widths, self.width], self.widths, placed=False)
+
+    @cached_property
+    def _placed_backward_kernel(self) -> Callable[..., None]:
+        assert self.backward is not None
+        return _kernel(self.backward, [*self.widths, self.width], self.widths, placed=True)
 
 
 class Layout(NamedTuple):
@@ -242,10 +259,12 @@ class _Call(NamedTuple):
     def parse(key: str) -> _Call:
         name, columns, parameters = key.split(";")
         function = _MAPS[name]
+        values = tuple(float(value) for value in parameters.split(",") if value)
+        if not columns:
+            return _Call(function, NATURAL, values)
         numbers = [int(column) for column in columns.split(",")]
         borders = list(accumulate((*function.widths, function.width), initial=0))
         parts = [tuple(numbers[start:stop]) for start, stop in pairwise(borders)]
-        values = tuple(float(value) for value in parameters.split(",") if value)
         return _Call(function, Layout(tuple(parts[:-1]), parts[-1]), values)
 
 
@@ -353,7 +372,7 @@ def _rows(tensor: Tensor, width: int) -> np.ndarray:
     """(rows, width) view of a tensor, or of a copy if it is not contiguous."""
     if not tensor.is_contiguous() or tensor.is_neg():
         tensor = tensor.contiguous().resolve_neg()
-    return tensor.detach().numpy().reshape(-1, width)
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy().reshape(-1, width)
 
 
 def _run(kernel: Callable[..., None], arrays: list[np.ndarray], parameters: tuple[float, ...]) -> None:
@@ -366,37 +385,42 @@ def _run(kernel: Callable[..., None], arrays: list[np.ndarray], parameters: tupl
 
 
 @cache
-def _column_array(columns: Columns | None, width: int) -> np.ndarray:
-    return np.arange(width) if columns is None else np.array(columns)
+def _column_arrays(columns: tuple[Columns, ...]) -> list[np.ndarray]:
+    return [np.array(part) for part in columns]
 
 
-def _kernel(formula: Formula, reads: Sequence[int], writes: Sequence[int]) -> Callable[..., None]:
+def _kernel(formula: Formula, reads: Sequence[int], writes: Sequence[int], *, placed: bool) -> Callable[..., None]:
     """A compiled loop that applies `formula` to the rows of arrays.
 
-    Its arguments are the arrays, each followed by its columns, the parameters of the formula, first row and last row.
-    Rows are turned into columns in blocks, which makes the loop over the formula a loop over contiguous numbers. The
-    source is generated since the number of components is part of it; it names the file of the formula as its own, so
-    that numba keeps the compiled code beside it and compiles anew when that file changes.
+    Its arguments are the arrays, then their columns if `placed` (else they are in order, which is a little faster), the
+    parameters of the formula, first row and last row. Rows are turned into columns in blocks, which makes the loop over
+    the formula a loop over contiguous numbers. The source is generated since the number of components is part of it; it
+    names the file of the formula as its own, so that numba keeps the compiled code beside it and compiles anew when
+    that file changes.
     """
     count = len(inspect.signature(formula).parameters) - sum(reads)
     parameters = [f"p{k}" for k in range(count)]
-    arrays = [f"{kind}{k}, {kind}{k}c" for kind, widths in (("x", reads), ("y", writes)) for k in range(len(widths))]
-    name = f"{formula.__name__}_rows"
+    inputs, outputs = [f"x{k}" for k in range(len(reads))], [f"y{k}" for k in range(len(writes))]
+    columns = [f"{array}_columns" for array in (*inputs, *outputs)] if placed else []
+    name = f"{formula.__name__}_{'placed_' if placed else ''}rows"
     a = [f"a[{c}, j]" for c in range(sum(reads))]
     b = [f"b[{c}, j]" for c in range(sum(writes))]
-    loads = [f"x{k}[first + j, x{k}c[{c}]]" for k, width in enumerate(reads) for c in range(width)]
-    stores = [f"y{k}[first + j, y{k}c[{c}]]" for k, width in enumerate(writes) for c in range(width)]
+
+    def entries(arrays: list[str], widths: Sequence[int]) -> list[str]:
+        place = "{array}[first + j, {array}_columns[{c}]]" if placed else "{array}[first + j, {c}]"
+        return [place.format(array=x, c=c) for x, width in zip(arrays, widths, strict=True) for c in range(width)]
+
     lines = [
-        f"def {name}({', '.join([*arrays, *parameters, 'start', 'stop'])}):",
+        f"def {name}({', '.join([*inputs, *outputs, *columns, *parameters, 'start', 'stop'])}):",
         f"    a, b = empty(({len(a)}, {_BLOCK})), empty(({len(b)}, {_BLOCK}))",
         f"    for first in range(start, stop, {_BLOCK}):",
         f"        n = min({_BLOCK}, stop - first)",
         "        for j in range(n):",
-        *(f"            {into} = {value}" for into, value in zip(a, loads, strict=True)),
+        *(f"            {into} = {value}" for into, value in zip(a, entries(inputs, reads), strict=True)),
         "        for j in range(n):",
         f"            {', '.join(b)}, = formula({', '.join([*a, *parameters])})",
         "        for j in range(n):",
-        *(f"            {into} = {value}" for into, value in zip(stores, b, strict=True)),
+        *(f"            {into} = {value}" for into, value in zip(entries(outputs, writes), b, strict=True)),
     ]
     namespace: dict[str, Any] = {"__name__": __name__, "empty": np.empty, "formula": formula}
     exec(compile("\n".join(lines), inspect.getfile(formula), "exec"), namespace)

@@ -1,4 +1,7 @@
-"""The README is what a newcomer does, so the tests do it: from top to bottom, in one folder that starts empty."""
+"""The README is what a newcomer does, so the tests do it: from top to bottom, in one folder that starts empty.
+
+The pages in `docs/` are read by who is in already: each page's Python runs as one script.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = CHECKOUT / "README.md"
+PAGES = sorted((CHECKOUT / "docs").glob("*.md"))
 
 # Lines about files that only the reader has.
 PLACEHOLDER = re.compile(r"\b(SRC|TGT|SOURCE|TARGET|FILE|FOLDER)\b|your_")
@@ -22,15 +26,15 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of the README; `line` is that of its first line of code."""
+    """A fenced block of a document; `line` is that of its first line of code."""
 
     language: str
     code: str
     line: int
 
 
-def blocks() -> list[Block]:
-    text = README.read_text(encoding="utf-8")
+def blocks(document: Path = README) -> list[Block]:
+    text = document.read_text(encoding="utf-8")
     fences = re.finditer(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return [Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1) for found in fences]
 
@@ -56,10 +60,10 @@ def run_command(line: str, folder: Path) -> None:
     assert done.returncode == 0, f"`{line}` ended with {done.returncode}:\n{done.stdout}{done.stderr}"
 
 
-def run_python(block: Block) -> None:
-    # Empty lines in front make a traceback name the line of the README.
-    code = compile("\n" * (block.line - 1) + block.code, str(README), "exec")
-    exec(code, {"__name__": "__main__"})
+def run_python(block: Block, document: Path = README, names: dict[str, object] | None = None) -> None:
+    # Empty lines in front make a traceback name the line of the document.
+    code = compile("\n" * (block.line - 1) + block.code, str(document), "exec")
+    exec(code, {"__name__": "__main__"} if names is None else names)
 
 
 def test_readme_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +78,15 @@ def test_readme_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Mon
                 run_command(line, tmp_path)
                 ran["bash"] += 1
     assert all(ran.values()), f"the README shows the command and the Python API, yet what ran is {ran}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_runs(page: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    python = [block for block in blocks(page) if block.language == "python"]
+    assert python, f"{page.name} shows no Python"
+    for block in python:
+        run_python(block, page, names)
 
 
 @pytest.mark.parametrize("command", INSTALL_COMMANDS)
@@ -94,7 +107,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert re.search(r"pytest$", ci, flags=re.MULTILINE)
 
 
-def test_pictures_and_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf-8"))
-    for link in links:
-        assert link.startswith(("https://", "mailto:")) or (CHECKOUT / link).exists(), f"{link} does not exist"
+@pytest.mark.parametrize("document", [README, *PAGES], ids=lambda document: document.name)
+def test_pictures_and_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        assert link.startswith(("https://", "mailto:")) or (document.parent / link).exists(), f"{link} does not exist"
