@@ -59,8 +59,8 @@ from .sampling import (
 )
 from .skew import cayley, hat_n, inverse_cayley, son_exp, son_log, vee_n
 from .so3 import (
-    axis_angle_to_matrix, axis_angle_to_quaternion, geodesic_distance, is_rotation, matrix_to_axis_angle,
-    matrix_to_quaternion, quaternion_to_axis_angle, quaternion_to_matrix, rotation_angle,
+    axis_angle_to_matrix, axis_angle_to_quaternion, check_rotation, geodesic_distance, is_rotation,
+    matrix_to_axis_angle, matrix_to_quaternion, quaternion_to_axis_angle, quaternion_to_matrix, rotation_angle,
 )
 from .son import (
     generalized_cross, gram_schmidt, is_orthogonal, matrix_to_o_n, matrix_to_similarity, matrix_to_so_n,
@@ -74,12 +74,12 @@ __all__ = [  # noqa: RUF022
     "RotationErrorSummary", "RotationHead", "SwingTwist", "SymmetricLoss", "align_points", "align_vectors",
     "angle_difference", "angle_to_matrix2d", "angle_to_vector", "assert_equivariant", "assert_invariant",
     "axis_angle4_to_matrix", "axis_angle_geodesic_distance", "axis_angle_to_matrix", "axis_angle_to_quaternion",
-    "axis_distance", "box_convert_angle", "box_to_gaussian", "cayley", "chordal_distance", "circular_mean",
-    "compose_transforms", "convert", "elementary_rotation", "euler_angles_to_matrix", "euler_to_matrix",
-    "euler_to_quaternion", "from_numpy", "gaussian_to_box", "generalized_cross", "geodesic_distance",
-    "geodesic_interpolate", "gibbs_to_matrix", "gibbs_to_quaternion", "gram_schmidt", "hat", "hat_inv", "hat_n",
-    "identity_quaternion", "inverse_cayley", "invert_transform", "is_orthogonal", "is_rotation", "kabsch",
-    "look_rotation", "make_transform", "matrix2d_to_angle", "matrix_slerp", "matrix_to_axis_angle",
+    "axis_distance", "box_convert_angle", "box_to_gaussian", "cayley", "check_rotation", "chordal_distance",
+    "circular_mean", "compose_transforms", "convert", "elementary_rotation", "euler_angles_to_matrix",
+    "euler_to_matrix", "euler_to_quaternion", "from_numpy", "gaussian_to_box", "generalized_cross",
+    "geodesic_distance", "geodesic_interpolate", "gibbs_to_matrix", "gibbs_to_quaternion", "gram_schmidt", "hat",
+    "hat_inv", "hat_n", "identity_quaternion", "inverse_cayley", "invert_transform", "is_orthogonal", "is_rotation",
+    "kabsch", "look_rotation", "make_transform", "matrix2d_to_angle", "matrix_slerp", "matrix_to_axis_angle",
     "matrix_to_axis_angle4", "matrix_to_euler", "matrix_to_euler_angles", "matrix_to_gibbs", "matrix_to_mrp",
     "matrix_to_o_n", "matrix_to_pytorch3d", "matrix_to_quaternion", "matrix_to_rotation_10d",
     "matrix_to_rotation_5d", "matrix_to_rotation_6d", "matrix_to_rotation_9d", "matrix_to_scipy",

@@ -19,7 +19,7 @@ from .checks import require_choice, require_floating, require_shape
 from .fused import Map
 from .numerics import largest_component, upcast
 from .procrustes import DAMPING, special_procrustes
-from .so3 import QuaternionOrder, matrix_to_quaternion
+from .so3 import QuaternionOrder, check_rotation, matrix_to_quaternion
 
 SixLayout = Literal["columns", "rows", "interleaved"]
 SixMethod = Literal["gram_schmidt", "two_vector"]
@@ -111,12 +111,13 @@ def rotation_6d_to_matrix(
     return matrix, nonzero & (torch.linalg.cross(first, second, dim=-1).square().sum(-1) > (8 * eps) ** 2)
 
 
-def matrix_to_rotation_6d(matrix: Tensor, layout: SixLayout = "columns") -> Tensor:
+def matrix_to_rotation_6d(matrix: Tensor, layout: SixLayout = "columns", *, validate: bool = False) -> Tensor:
     """The 6D representation of a rotation: two of its columns, or rows.
 
     Args:
         matrix: (..., 3, 3).
         layout: as in `rotation_6d_to_matrix`.
+        validate: raise unless every matrix is a rotation, see `check_rotation`.
     Returns:
         (..., 6).
     Raises:
@@ -129,6 +130,8 @@ def matrix_to_rotation_6d(matrix: Tensor, layout: SixLayout = "columns") -> Tens
     require_floating("matrix", matrix)
     require_shape("matrix", matrix, ..., 3, 3)
     require_choice("layout", layout, tuple(_SIX_COLUMNS))
+    if validate:
+        check_rotation(matrix)
     if layout == "rows":
         # A copy like the others, so that writing into it leaves the matrix alone.
         return matrix[..., :2, :].flatten(-2).clone()
@@ -161,11 +164,12 @@ def rotation_5d_to_matrix(vector: Tensor) -> Tensor:
     return _FIVE(vector, parameters=(_rounding(vector),))
 
 
-def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
+def matrix_to_rotation_5d(matrix: Tensor, *, validate: bool = False) -> Tensor:
     """The 5D representation of a rotation.
 
     Args:
         matrix: (..., 3, 3), a rotation.
+        validate: raise unless every matrix is a rotation, see `check_rotation`.
     Returns:
         (..., 5), components in [-1, 1].
     Raises:
@@ -175,7 +179,7 @@ def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
     >>> matrix_to_rotation_5d(torch.eye(3))
     tensor([1.0000, 0.0000, 0.0000, 0.4142, 0.0000])
     """
-    return _FIVE_OF_MATRIX(matrix)
+    return _FIVE_OF_MATRIX(check_rotation(matrix) if validate else matrix)
 
 
 def rotation_9d_to_matrix(vector: Tensor, *, regularization: float = 0.0, gradient_eps: float | None = None) -> Tensor:

@@ -27,7 +27,7 @@ from torch import Tensor
 from . import euler_formulas as formulas
 from .checks import require_choice, require_floating
 from .fused import Map
-from .so3 import QuaternionOrder
+from .so3 import QuaternionOrder, check_rotation
 
 
 class _Convention(NamedTuple):
@@ -104,12 +104,19 @@ def matrix_to_euler(
     return_gimbal: Literal[False] = ...,
     *,
     damping: float | None = ...,
+    validate: bool = ...,
 ) -> Tensor: ...
 
 
 @overload
 def matrix_to_euler(
-    matrix: Tensor, convention: str, degrees: bool = ..., *, return_gimbal: Literal[True], damping: float | None = ...
+    matrix: Tensor,
+    convention: str,
+    degrees: bool = ...,
+    *,
+    return_gimbal: Literal[True],
+    damping: float | None = ...,
+    validate: bool = ...,
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -120,6 +127,7 @@ def matrix_to_euler(
     return_gimbal: bool = False,
     *,
     damping: float | None = None,
+    validate: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Euler angles of a rotation matrix.
 
@@ -132,6 +140,7 @@ def matrix_to_euler(
         return_gimbal: whether to return also where the rotation is at gimbal lock.
         damping: distance from the lock, in radians, below which gradients are damped; 0 leaves the exact derivative.
             By default 1e-4 in float32 and half precision, 1e-8 in float64.
+        validate: raise unless every matrix is a rotation, see `check_rotation`.
     Returns:
         (..., 3), in the order of the letters of `convention`, radians; with `return_gimbal` a pair of it and (...),
         bool.
@@ -142,6 +151,8 @@ def matrix_to_euler(
     >>> matrix_to_euler(euler_to_matrix(torch.tensor([0.1, 0.2, 0.3]), "ZYX"), "ZYX")
     tensor([0.1000, 0.2000, 0.3000])
     """
+    if validate:
+        check_rotation(matrix)
     plan = _plan(convention)
     scale = 1 / _DEGREE if degrees else 1.0
     first = 1.0 if plan.tait else plan.sign

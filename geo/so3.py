@@ -91,7 +91,12 @@ def quaternion_to_matrix(quat: Tensor, order: QuaternionOrder = "wxyz") -> Tenso
 
 
 def matrix_to_quaternion(
-    matrix: Tensor, order: QuaternionOrder = "wxyz", *, canonical: bool = True, reference: Tensor | None = None
+    matrix: Tensor,
+    order: QuaternionOrder = "wxyz",
+    *,
+    canonical: bool = True,
+    reference: Tensor | None = None,
+    validate: bool = False,
 ) -> Tensor:
     """Unit quaternion of a rotation matrix, the one of the two whose real part is not negative.
 
@@ -105,6 +110,7 @@ def matrix_to_quaternion(
         canonical: False leaves the sign open, which saves a little.
         reference: (..., 4), in the same order and dtype: the sign is the one nearer to it, which keeps a sequence
             continuous; overrides `canonical`.
+        validate: raise unless every matrix is a rotation, see `check_rotation`.
     Returns:
         (..., 4), of unit length even when `matrix` is only nearly orthogonal.
     Raises:
@@ -116,6 +122,8 @@ def matrix_to_quaternion(
     tensor([0., 1., 0., 0.])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
+    if validate:
+        check_rotation(matrix)
     quat = _MATRIX_TO_QUATERNION(matrix, store=_COLUMNS[order], parameters=(float(canonical and reference is None),))
     return quat if reference is None else _aligned(quat, reference)
 
@@ -137,7 +145,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     return _AXIS_ANGLE_TO_MATRIX(axis_angle)
 
 
-def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
+def matrix_to_axis_angle(matrix: Tensor, *, validate: bool = False) -> Tensor:
     """Axis-angle vector of a rotation matrix, of length at most pi: the logarithm of SO(3).
 
     Accurate over the whole range of angles, 0 and pi included. The vector jumps to its negative where the angle passes
@@ -145,6 +153,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
 
     Args:
         matrix: (..., 3, 3), a rotation.
+        validate: raise unless every matrix is a rotation, see `check_rotation`.
     Returns:
         (..., 3), axis times angle in radians.
     Raises:
@@ -154,7 +163,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     >>> matrix_to_axis_angle(torch.eye(3))
     tensor([0., 0., 0.])
     """
-    return _MATRIX_TO_AXIS_ANGLE(matrix)
+    return _MATRIX_TO_AXIS_ANGLE(check_rotation(matrix) if validate else matrix)
 
 
 def axis_angle_to_quaternion(axis_angle: Tensor, order: QuaternionOrder = "wxyz") -> Tensor:
@@ -252,14 +261,51 @@ def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     >>> is_rotation(torch.stack([torch.eye(3), -torch.eye(3), 2 * torch.eye(3)]))
     tensor([ True, False, False])
     """
+    deviation, determinant = _deviation(matrix)
+    limit = _ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
+    return (deviation <= limit) & (determinant > 0)
+
+
+def check_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
+    """The matrix itself, if every one in it is a rotation: for input that comes from somewhere else.
+
+    It looks at the data, so it waits for the device, and it cannot be compiled or transformed. The maps of this room do
+    not call it unless they are asked to (`validate=True`).
+
+    Args:
+        matrix: (..., 3, 3).
+        tolerance: as in `is_rotation`.
+    Returns:
+        `matrix`.
+    Raises:
+        TypeError: `matrix` is not a floating point tensor.
+        ValueError: wrong shape, or some are no rotations; the message says how many and by how much.
+
+    >>> check_rotation(torch.stack([torch.eye(3), 2 * torch.eye(3)]))
+    Traceback (most recent call last):
+    ValueError: matrix: expected rotations, got 1 of 2 that are none; largest entry of |R R^T - I| 3, allowed 3e-06
+    """
+    valid = is_rotation(matrix, tolerance=tolerance)
+    if not bool(valid.all()):
+        deviation, determinant = _deviation(matrix)
+        limit = _ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
+        reason = f"largest entry of |R R^T - I| {deviation[~valid].max().item():.3g}, allowed {limit:g}"
+        if bool(((determinant <= 0) & ~valid).any()):
+            reason += "; some have a determinant that is not positive"
+        raise ValueError(
+            f"matrix: expected rotations, got {int((~valid).sum())} of {valid.numel()} that are none; {reason}"
+        )
+    return matrix
+
+
+def _deviation(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest entry of |R R^T - I| and determinant of checked matrices."""
     require_floating("matrix", matrix)
     require_shape("matrix", matrix, ..., 3, 3)
-    limit = _ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
     m = upcast(matrix.detach())
     gram = (m[..., :, None, :] * m[..., None, :, :]).sum(-1)
     deviation = (gram - torch.eye(3, dtype=m.dtype, device=m.device)).abs().amax((-2, -1))
-    determinant = (torch.linalg.cross(m[..., 0, :], m[..., 1, :], dim=-1) * m[..., 2, :]).sum(-1)
-    return (deviation <= limit) & (determinant > 0)
+    return deviation, (torch.linalg.cross(m[..., 0, :], m[..., 1, :], dim=-1) * m[..., 2, :]).sum(-1)
 
 
 def _aligned(quat: Tensor, reference: Tensor) -> Tensor:

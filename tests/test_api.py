@@ -45,6 +45,7 @@ PUBLIC: dict[str, list[str]] = {
         "box_convert_angle",
         "box_to_gaussian",
         "cayley",
+        "check_rotation",
         "chordal_distance",
         "circular_mean",
         "compose_transforms",

@@ -13,10 +13,14 @@ from torch import Tensor
 from rotaware.geo import (
     axis_angle_to_matrix,
     axis_angle_to_quaternion,
+    check_rotation,
     geodesic_distance,
     is_rotation,
     matrix_to_axis_angle,
+    matrix_to_euler,
     matrix_to_quaternion,
+    matrix_to_rotation_5d,
+    matrix_to_rotation_6d,
     quaternion_to_axis_angle,
     quaternion_to_matrix,
     random_quaternions,
@@ -298,6 +302,32 @@ def test_empty_batch() -> None:
         x = argument(function, torch.eye(3))
         assert function(x.expand(0, *x.shape)).shape[0] == 0
     assert geodesic_distance(torch.zeros(0, 3, 3), torch.eye(3)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        check_rotation,
+        partial(matrix_to_quaternion, validate=True),
+        partial(matrix_to_axis_angle, validate=True),
+        partial(matrix_to_rotation_6d, validate=True),
+        partial(matrix_to_rotation_5d, validate=True),
+        partial(matrix_to_euler, convention="XYZ", validate=True),
+    ],
+)
+def test_input_is_checked_on_request(function: Callable[..., Tensor], generator: torch.Generator) -> None:
+    matrix = random_rotations(5, generator=generator)
+    assert function(matrix).isfinite().all()
+    matrix[1] *= 1.5
+    with pytest.raises(
+        ValueError, match=r"got 1 of 5 that are none; largest entry of \|R R\^T - I\| 1\.25, allowed 3e-06$"
+    ):
+        function(matrix)
+    with pytest.raises(
+        ValueError, match=r"got 2 of 5 that are none; .*; some have a determinant that is not positive$"
+    ):
+        function(torch.cat([matrix[:4], -matrix[:1]]))
+    assert torch.equal(check_rotation(matrix[2:]), matrix[2:])
 
 
 def test_distance_is_the_angle(
