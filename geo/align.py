@@ -81,16 +81,17 @@ def align_points(
     tensor(2.)
     """
     x, y, w = _prepared(source, target, weights)
-    x, mean_x, spread = _centered(x, w)
-    y, mean_y, _ = _centered(y, w)
-    covariance = matmul((w * y).mT, x)  # (..., D, D), target first, so that the rotation maps source to target
+    x, mean_x, spread, one_source = _centered(x, w)
+    y, mean_y, _, one_target = _centered(y, w)
+    covariance = _product(y, x, w)  # (..., D, D), target first, so that the rotation maps source to target
+    covariance = torch.where((one_source | one_target)[..., None, None], 0, covariance)
     rotation, conditioning = _nearest(covariance, allow_reflection)
     factor = torch.ones_like(conditioning)
     if scale:
-        factor = (rotation * covariance).sum((-2, -1)) / torch.where(spread == 0, 1, spread)
-        factor = torch.where(spread == 0, 1, factor)
-    moved = factor[..., None, None] * matmul(x, rotation.mT)
-    residual = safe_sqrt((w * (moved - y).square()).sum((-2, -1)))
+        factor = (rotation * covariance).sum((-2, -1)) / torch.where(one_source, 1, spread)
+        factor = torch.where(one_source, 1, factor)
+    left_over = matmul(x, (factor[..., None, None] * rotation).mT) - y
+    residual = safe_sqrt(_mean_square(left_over, w))
     translation = (mean_y - factor[..., None, None] * matmul(mean_x, rotation.mT)).squeeze(-2)
     results = (rotation, translation, factor, residual, conditioning)
     return Alignment(*(result.to(source.dtype) for result in results))
@@ -161,8 +162,8 @@ def align_vectors(
             [0., 1., 0.]])
     """
     x, y, w = _prepared(source, target, weights)
-    rotation, conditioning = _nearest(matmul((w * y).mT, x), allow_reflection)
-    residual = safe_sqrt((w * (matmul(x, rotation.mT) - y).square()).sum((-2, -1)))
+    rotation, conditioning = _nearest(_product(y, x, w), allow_reflection)
+    residual = safe_sqrt(_mean_square(matmul(x, rotation.mT) - y, w))
     results = (rotation, torch.zeros_like(rotation[..., 0]), torch.ones_like(conditioning), residual, conditioning)
     return Alignment(*(result.to(source.dtype) for result in results))
 
@@ -174,22 +175,42 @@ def _nearest(covariance: Tensor, allow_reflection: bool) -> tuple[Tensor, Tensor
     return procrustes(relative, allow_reflection), procrustes_conditioning(relative, allow_reflection)
 
 
-def _centered(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Points relative to their mean, the mean, and the mean square distance from it.
+def _product(y: Tensor, x: Tensor, weights: Tensor | float) -> Tensor:
+    """(..., D, D) weighted mean of y x^T."""
+    if isinstance(weights, Tensor):
+        return matmul((weights * y).mT, x)
+    # A common weight is cheaper on the result.
+    return weights * matmul(y.mT, x)
 
-    Exactly 0 where all points are one up to rounding, which would otherwise pass for a direction.
+
+def _mean_square(vectors: Tensor, weights: Tensor | float) -> Tensor:
+    """(...) weighted mean of the squared lengths of (..., N, D)."""
+    if isinstance(weights, Tensor):
+        return (weights * vectors.square()).sum((-2, -1))
+    return weights * vectors.square().sum((-2, -1))
+
+
+def _centered(points: Tensor, weights: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points relative to their mean, the mean, the mean square distance from it, and whether all points are one.
+
+    Up to rounding: what a mean leaves of equal points would otherwise pass for a direction.
     """
-    mean = (weights * points).sum(-2, keepdim=True)
+    if isinstance(weights, Tensor):
+        mean = (weights * points).sum(-2, keepdim=True)
+    else:
+        mean = weights * points.sum(-2, keepdim=True)
     relative = points - mean
-    spread = (weights * relative.square()).sum((-2, -1))
+    spread = _mean_square(relative, weights)
     size = mean.detach().square().sum((-2, -1))
     # Where the squares overflow nothing is known; the rotation will be NaN.
-    coincide = (spread.detach() <= (16 * torch.finfo(points.dtype).eps) ** 2 * size) & size.isfinite()
-    return torch.where(coincide[..., None, None], 0, relative), mean, torch.where(coincide, 0, spread)
+    one = (spread.detach() <= (16 * torch.finfo(points.dtype).eps) ** 2 * size) & size.isfinite()
+    return relative, mean, spread, one
 
 
-def _prepared(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _prepared(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | float]:
     """Checked arguments of an alignment in float64, broadcast together; weights (..., N, 1) that add up to 1, or to 0.
+
+    Equal weights are one number.
 
     What has weight 0 becomes 0, so that nothing which is not finite is left there.
     """
@@ -211,7 +232,7 @@ def _prepared(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[T
     batch = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in tensors.values()))
     x, y = (widened(points).expand(*batch, n, dim) for points in (source, target))
     if weights is None:
-        return x, y, x.new_full((n, 1), 1 / max(n, 1))
+        return x, y, 1 / max(n, 1)
     w = widened(weights.unsqueeze(-1))
     present = w != 0
     total = w.sum(-2, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import interpolation_formulas as formulas
-from .checks import require_choice, require_floating
+from .checks import require_choice, require_floating, require_tensor
 from .fused import Map
 from .so3 import QuaternionOrder
 
@@ -54,7 +54,7 @@ def quaternion_slerp(
     """
     require_choice("order", order, ("wxyz", "xyzw"))
     c = _COLUMNS[order]
-    return _SLERP(start, end, _time(t, start), load=(c, c, None), store=c, parameters=(float(shortest),))
+    return _SLERP(start, end, _time(t, start, end, 1), load=(c, c, None), store=c, parameters=(float(shortest),))
 
 
 def quaternion_nlerp(
@@ -82,7 +82,7 @@ def quaternion_nlerp(
     """
     require_choice("order", order, ("wxyz", "xyzw"))
     c = _COLUMNS[order]
-    return _NLERP(start, end, _time(t, start), load=(c, c, None), store=c, parameters=(float(shortest),))
+    return _NLERP(start, end, _time(t, start, end, 1), load=(c, c, None), store=c, parameters=(float(shortest),))
 
 
 def geodesic_interpolate(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
@@ -105,15 +105,17 @@ def geodesic_interpolate(start: Tensor, end: Tensor, t: float | Tensor) -> Tenso
             [ 1.,  0.,  0.],
             [ 0.,  0.,  1.]])
     """
-    return _GEODESIC(start, end, _time(t, start))
+    return _GEODESIC(start, end, _time(t, start, end, 2))
 
 
 matrix_slerp = geodesic_interpolate
 
 
-def _time(t: float | Tensor, like: Tensor) -> Tensor:
-    """`t` as a tensor."""
+def _time(t: float | Tensor, start: Tensor, end: Tensor, trailing: int) -> Tensor:
+    """`t` as a tensor, of the batch shape where that is plain to see: nothing is left to broadcast then."""
     if isinstance(t, Tensor):
         return t
-    require_floating("start", like)
-    return torch.full((), t, dtype=like.dtype, device=like.device)
+    require_floating("start", start)
+    require_tensor("end", end)
+    batch = start.shape[:-trailing] if start.shape == end.shape else ()
+    return torch.full(batch, t, dtype=start.dtype, device=start.device)
