@@ -310,7 +310,6 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[list[Tensor], None]:
 _rows_operator.register_autograd(_differentiate, setup_context=_remember)
 
 
-@torch.compiler.assume_constant_result
 def _is_plain_compilation() -> bool:
     """Whether the compiler may meet an opaque operator: not inside of a transform, which it has no rule for."""
     is_exporting = getattr(torch.compiler, "is_exporting", None)
@@ -320,6 +319,11 @@ def _is_plain_compilation() -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
     )
+
+
+# `torch.compiler.assume_constant_result` sets this mark: ask while tracing, keep the answer. Calling it would import
+# the whole compiler, which takes as long as the rest of PyTorch.
+_is_plain_compilation._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_traced(tensors: Sequence[Tensor]) -> bool:

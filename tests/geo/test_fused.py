@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -114,6 +117,12 @@ def test_one_compiled_function_serves_all_calls() -> None:
     WEIGHTED(torch.zeros(4, 2, 3), torch.zeros(()), parameters=(2.0,))
     assert WEIGHTED._forward_kernel is kernel
     assert len([s for s in kernel.signatures if "float32" in str(s)]) == 1  # type: ignore[attr-defined]
+
+
+def test_import_does_not_bring_the_compiler() -> None:
+    script = "import sys, rotaware.geo; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_bad_arguments() -> None:
