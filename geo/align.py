@@ -156,10 +156,8 @@ def align_vectors(
         ValueError: wrong shape, several dtypes or devices, or leading axes that do not broadcast.
     Reference: Wahba, "A Least Squares Estimate of Satellite Attitude", SIAM Review 1965.
 
-    >>> align_vectors(torch.eye(3), torch.eye(3)[[1, 2, 0]]).rotation
-    tensor([[0., 0., 1.],
-            [1., 0., 0.],
-            [0., 1., 0.]])
+    >>> align_vectors(torch.eye(3), torch.eye(3)[[1, 2, 0]]).rotation.argmax(-1)
+    tensor([2, 0, 1])
     """
     x, y, w = _prepared(source, target, weights)
     rotation, conditioning = _nearest(_product(y, x, w), allow_reflection)
