@@ -62,6 +62,8 @@ class Map:
     ) -> None:
         self.forward, self.backward = forward, backward
         self.name = f"{forward.__module__}.{forward.__name__}"
+        if self.name in _MAPS:
+            raise ValueError(f"forward: expected a formula without a map, got {self.name}, which has one")
         _MAPS[self.name] = self
         self.output, self.double = output, double
         self.names, self.tails = tuple(inputs), tuple(inputs.values())
