@@ -13,7 +13,7 @@ from torch import Tensor
 from . import interpolation_formulas as formulas
 from .checks import require_choice, require_floating, require_tensor
 from .fused import Map
-from .so3 import QuaternionOrder
+from .so3 import QUATERNION_COLUMNS, QuaternionOrder
 
 _PAIR = {"start": (4,), "end": (4,), "t": ()}
 _SLERP = Map(formulas.slerp, formulas.slerp_derivative, inputs=_PAIR, output=(4,))
@@ -22,8 +22,6 @@ _GEODESIC = Map(
     formulas.matrix_geodesic, formulas.matrix_geodesic_derivative,
     inputs={"start": (3, 3), "end": (3, 3), "t": ()}, output=(3, 3),
 )  # fmt: skip
-# Where the components w, x, y, z stand.
-_COLUMNS = {"wxyz": None, "xyzw": (3, 0, 1, 2)}
 
 
 def quaternion_slerp(
@@ -53,7 +51,7 @@ def quaternion_slerp(
             [0.7071, 0.0000, 0.0000, 0.7071]])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    c = _COLUMNS[order]
+    c = QUATERNION_COLUMNS[order]
     return _SLERP(start, end, _time(t, start, end, 1), load=(c, c, None), store=c, parameters=(float(shortest),))
 
 
@@ -81,7 +79,7 @@ def quaternion_nlerp(
     tensor([0.7071, 0.0000, 0.0000, 0.7071])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    c = _COLUMNS[order]
+    c = QUATERNION_COLUMNS[order]
     return _NLERP(start, end, _time(t, start, end, 1), load=(c, c, None), store=c, parameters=(float(shortest),))
 
 

@@ -25,7 +25,7 @@ from .checks import (
 )
 from .fused import Columns, Map
 from .numerics import matmul, upcast
-from .so3 import QuaternionOrder, quaternion_to_matrix
+from .so3 import QUATERNION_COLUMNS, QuaternionOrder, quaternion_to_matrix
 
 _QUATERNION = (4,)
 _RAW_PRODUCT = Map(
@@ -390,7 +390,7 @@ def _shared_axes(quat: Tensor, points: Tensor) -> int:
 def _columns(order: str) -> Columns | None:
     """Where the components w, x, y, z stand."""
     require_choice("order", order, ("wxyz", "xyzw"))
-    return None if order == "wxyz" else (3, 0, 1, 2)
+    return QUATERNION_COLUMNS[order]
 
 
 def _require(name: str, value: Tensor, size: int) -> None:

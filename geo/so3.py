@@ -32,10 +32,10 @@ from .numerics import upcast
 QuaternionOrder = Literal["wxyz", "xyzw"]
 
 # Largest |R R^T - I| of a computed rotation that was rounded to the type.
-_ROTATION_TOLERANCE = {torch.float64: 1e-14, torch.float32: 3e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+ROTATION_TOLERANCE = {torch.float64: 1e-14, torch.float32: 3e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 # Where the components w, x, y, z stand.
-_COLUMNS = {"wxyz": None, "xyzw": (3, 0, 1, 2)}
+QUATERNION_COLUMNS = {"wxyz": None, "xyzw": (3, 0, 1, 2)}
 
 _MATRIX, _QUATERNION, _VECTOR = (3, 3), (4,), (3,)
 _QUATERNION_TO_MATRIX = Map(
@@ -87,7 +87,7 @@ def quaternion_to_matrix(quat: Tensor, order: QuaternionOrder = "wxyz") -> Tenso
             [ 0.,  0.,  1.]])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    return _QUATERNION_TO_MATRIX(quat, load=(_COLUMNS[order],))
+    return _QUATERNION_TO_MATRIX(quat, load=(QUATERNION_COLUMNS[order],))
 
 
 def matrix_to_quaternion(
@@ -124,7 +124,8 @@ def matrix_to_quaternion(
     require_choice("order", order, ("wxyz", "xyzw"))
     if validate:
         check_rotation(matrix)
-    quat = _MATRIX_TO_QUATERNION(matrix, store=_COLUMNS[order], parameters=(float(canonical and reference is None),))
+    sign = (float(canonical and reference is None),)
+    quat = _MATRIX_TO_QUATERNION(matrix, store=QUATERNION_COLUMNS[order], parameters=sign)
     return quat if reference is None else _aligned(quat, reference)
 
 
@@ -182,7 +183,7 @@ def axis_angle_to_quaternion(axis_angle: Tensor, order: QuaternionOrder = "wxyz"
     tensor([1., 0., 0., 0.])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    return _AXIS_ANGLE_TO_QUATERNION(axis_angle, store=_COLUMNS[order])
+    return _AXIS_ANGLE_TO_QUATERNION(axis_angle, store=QUATERNION_COLUMNS[order])
 
 
 def quaternion_to_axis_angle(quat: Tensor, order: QuaternionOrder = "wxyz", *, shortest: bool = True) -> Tensor:
@@ -203,7 +204,7 @@ def quaternion_to_axis_angle(quat: Tensor, order: QuaternionOrder = "wxyz", *, s
     tensor([0., 0., 0.])
     """
     require_choice("order", order, ("wxyz", "xyzw"))
-    return _QUATERNION_TO_AXIS_ANGLE(quat, load=(_COLUMNS[order],), parameters=(float(shortest),))
+    return _QUATERNION_TO_AXIS_ANGLE(quat, load=(QUATERNION_COLUMNS[order],), parameters=(float(shortest),))
 
 
 def rotation_angle(matrix: Tensor) -> Tensor:
@@ -262,7 +263,7 @@ def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     tensor([ True, False, False])
     """
     deviation, determinant = _deviation(matrix)
-    limit = _ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
+    limit = ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
     return (deviation <= limit) & (determinant > 0)
 
 
@@ -288,7 +289,7 @@ def check_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     valid = is_rotation(matrix, tolerance=tolerance)
     if not bool(valid.all()):
         deviation, determinant = _deviation(matrix)
-        limit = _ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
+        limit = ROTATION_TOLERANCE[matrix.dtype] if tolerance is None else tolerance
         reason = f"largest entry of |R R^T - I| {deviation[~valid].max().item():.3g}, allowed {limit:g}"
         if bool(((determinant <= 0) & ~valid).any()):
             reason += "; some have a determinant that is not positive"

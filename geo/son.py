@@ -17,10 +17,9 @@ from torch import Tensor
 from .checks import require_floating, require_shape
 from .numerics import largest_component, matmul, safe_norm, upcast
 from .polar import require_square
+from .so3 import ROTATION_TOLERANCE
 from .vectors import SHORTEST
 
-# Largest |R^T R - I| of a computed rotation of up to three dimensions that was rounded to the type.
-_TOLERANCE = {torch.float64: 1e-14, torch.float32: 3e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 # A column whose part outside the span of the columns before it is smaller than this times eps is noise.
 _NOISE = 32
 # Shortest and longest stereographic vector that still moves the scalar it encodes; the square of either fits float32.
@@ -254,7 +253,7 @@ def is_orthogonal(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     tensor([ True,  True, False])
     """
     n = require_square("matrix", matrix)
-    limit = _TOLERANCE[matrix.dtype] * max(1, n / 3) if tolerance is None else tolerance
+    limit = ROTATION_TOLERANCE[matrix.dtype] * max(1, n / 3) if tolerance is None else tolerance
     m = upcast(matrix.detach())
     deviation = (matmul(m.mT, m) - torch.eye(n, dtype=m.dtype, device=m.device)).abs().amax((-2, -1))
     return deviation <= limit
