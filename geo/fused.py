@@ -153,7 +153,7 @@ class Map:
 
     def _mapped(self, arguments: Sequence[Tensor], layout: Layout, parameters: tuple[float, ...]) -> Tensor:
         if torch.compiler.is_compiling():
-            if arguments[0].is_cpu and _is_plain_compilation():
+            if arguments[0].is_cpu and is_plain_compilation():
                 return _rows_operator(list(arguments), self._key(layout, parameters))
             return self.expression(arguments, layout, parameters)
         if is_traced(arguments):
@@ -312,7 +312,18 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[list[Tensor], None]:
 _rows_operator.register_autograd(_differentiate, setup_context=_remember)
 
 
-def _is_plain_compilation() -> bool:
+def constant_while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: `torch.compile` calls the function while it traces, and keeps the answer.
+
+    Sets the mark of `torch.compiler.assume_constant_result`, which itself imports the whole compiler, and that takes
+    as long as the rest of PyTorch.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_while_tracing
+def is_plain_compilation() -> bool:
     """Whether the compiler may meet an opaque operator: not inside of a transform, which it has no rule for."""
     is_exporting = getattr(torch.compiler, "is_exporting", None)
     return (
@@ -323,26 +334,26 @@ def _is_plain_compilation() -> bool:
     )
 
 
-# `torch.compiler.assume_constant_result` sets this mark: ask while tracing, keep the answer. Calling it would import
-# the whole compiler, which takes as long as the rest of PyTorch.
-_is_plain_compilation._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
 def is_traced(tensors: Sequence[Tensor]) -> bool:
     """Whether something wants to see through the computation, or the tensors hold no plain memory."""
     # First, since the compiler cannot see through the other questions.
     if torch.compiler.is_compiling():
         return True
-    for tensor in tensors:
-        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
-            return True
-        if torch._C._functorch.is_legacy_batchedtensor(tensor):
-            return True
+    if any(type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter for tensor in tensors):
+        return True
+    return is_transformed(tensors) or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_transformed(tensors: Sequence[Tensor]) -> bool:
+    """Whether a transform or a tracer is at work that custom operators have no rule for; outside of `torch.compile`.
+
+    Forward-mode differentiation is the dangerous one: through a custom operator it gives zeros without an error.
+    """
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
+        or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
     )
 
 

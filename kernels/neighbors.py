@@ -1,8 +1,8 @@
-"""Exact neighbours in packed batches of point clouds: k nearest, and all within a radius.
+"""Exact neighbors in packed batches of point clouds: k nearest, and all within a radius.
 
 Distances are computed in float64 as sums of squared differences whatever the dtype of the points, so both backends
-agree on every tie. Ties go to the smaller index. Neighbours never cross from one cloud of a batch to another.
-Values are not checked: a point that is not finite is nobody's neighbour and has none.
+agree on every tie. Ties go to the smaller index. Neighbors never cross from one cloud of a batch to another.
+Values are not checked: a point that is not finite is nobody's neighbor and has none.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from rotaware.geo.threads import run_in_pieces
 
 from . import numba_neighbors, torch_neighbors
 from .batches import Backend, Lengths, exact, paired_clouds, require_points, runs_numba
-from .numba_neighbors import Tree
-from .sampling import morton_order
+from .numba_tree import Tree, build_tree
+from .sampling import hilbert_order
 
 # About a millisecond of work.
 QUERIES_PER_PIECE = 1024
 
 
 class Neighbors(NamedTuple):
-    """A fixed number of neighbours per query, nearest first."""
+    """A fixed number of neighbors per query, nearest first."""
 
-    index: Tensor  # type: ignore[assignment]  # (M, k) int32, packed rows of the points, -1 where there is no neighbour
-    distance: Tensor  # (M, k) in the unit and dtype of the points, infinite where there is no neighbour
+    index: Tensor  # type: ignore[assignment]  # (M, k) int32, packed rows of the points, -1 where there is no neighbor
+    distance: Tensor  # (M, k) in the unit and dtype of the points, infinite where there is no neighbor
 
 
 class RadiusNeighbors(NamedTuple):
-    """All neighbours within a radius; those of query q are the entries offsets[q] to offsets[q + 1], nearest first."""
+    """All neighbors within a radius; those of query q are the entries offsets[q] to offsets[q + 1], nearest first."""
 
     offsets: Tensor  # (M + 1,) int64
     index: Tensor  # type: ignore[assignment]  # (E,) int32, packed rows of the points
@@ -57,8 +57,8 @@ def knn(
 
     Args:
         points: (N, 3) float32 or float64, any unit.
-        k: neighbours per query, at least 1; unlimited.
-        queries: (M, 3), same dtype and device; None asks for the neighbours of the points themselves.
+        k: neighbors per query, at least 1; unlimited.
+        queries: (M, 3), same dtype and device; None asks for the neighbors of the points themselves.
         lengths: (B,) rows of each cloud in `points`; None for one cloud.
         query_lengths: (B,) rows of each cloud in `queries`.
         exclude_self: leave out the query's own row (not its duplicates); only without `queries`.
@@ -83,18 +83,18 @@ def knn(
     limit = math.inf if max_radius is None else _squared_radius("max_radius", max_radius)
     asked, asked_lengths = _check(points, queries, lengths, query_lengths, exclude_self)
     index = torch.empty((len(asked), k), dtype=torch.int32, device=points.device)
-    squared = torch.empty((len(asked), k), dtype=exact(points[:0]).dtype, device=points.device)
+    distance = torch.empty((len(asked), k), dtype=_dtype_of_distances(points), device=points.device)
     compiled = runs_numba(backend, points, queries)
     for cloud, rows in paired_clouds(lengths, len(points), "query_lengths", asked_lengths, len(asked)):
         if cloud.start == cloud.stop:
-            index[rows], squared[rows] = -1, math.inf
+            index[rows], distance[rows] = -1, math.inf
             continue
         ours, theirs = exact(points[cloud]), exact(asked[rows])
         search = _nearest_numba if compiled else torch_neighbors.nearest
-        search(ours, theirs, queries is None, exclude_self, limit, index[rows], squared[rows])
+        search(ours, theirs, queries is None, exclude_self, limit, index[rows], distance[rows])
         if cloud.start:
             index[rows] += (index[rows] >= 0) * cloud.start
-    return Neighbors(index, _root(squared, points.dtype))
+    return Neighbors(index, distance.to(points.dtype))
 
 
 def radius_search(
@@ -112,7 +112,7 @@ def radius_search(
     Args:
         points: (N, 3) float32 or float64, any unit.
         radius: largest distance that counts (inclusive, compared as squares), in the unit of the points.
-        queries: (M, 3), same dtype and device; None asks for the neighbours of the points themselves.
+        queries: (M, 3), same dtype and device; None asks for the neighbors of the points themselves.
         lengths: (B,) rows of each cloud in `points`; None for one cloud.
         query_lengths: (B,) rows of each cloud in `queries`.
         exclude_self: leave out the query's own row (not its duplicates); only without `queries`.
@@ -135,16 +135,18 @@ def radius_search(
     # Empty pieces give a batch of no clouds its types.
     counts = [torch.empty(0, dtype=torch.int64, device=points.device)]
     indices = [torch.empty(0, dtype=torch.int32, device=points.device)]
-    squares = [exact(points[:0, 0])]
+    distances = [torch.empty(0, dtype=_dtype_of_distances(points), device=points.device)]
     for cloud, rows in paired_clouds(lengths, len(points), "query_lengths", asked_lengths, len(asked)):
         search = _within_numba if compiled else torch_neighbors.within
-        count, index, squared = search(exact(points[cloud]), exact(asked[rows]), queries is None, exclude_self, limit)
+        count, index, distance = search(
+            exact(points[cloud]), exact(asked[rows]), queries is None, exclude_self, limit, distances[0].dtype
+        )
         counts.append(count)
         indices.append(index + cloud.start if cloud.start else index)
-        squares.append(squared)
+        distances.append(distance)
     offsets = torch.zeros(len(asked) + 1, dtype=torch.int64, device=points.device)
     torch.cumsum(torch.cat(counts), 0, out=offsets[1:])
-    return RadiusNeighbors(offsets, torch.cat(indices), _root(torch.cat(squares), points.dtype))
+    return RadiusNeighbors(offsets, torch.cat(indices), torch.cat(distances).to(points.dtype))
 
 
 def _squared_radius(name: str, radius: float) -> float:
@@ -154,12 +156,9 @@ def _squared_radius(name: str, radius: float) -> float:
     return float(radius) * float(radius)
 
 
-def _root(squared: Tensor, dtype: torch.dtype) -> Tensor:
-    """Square roots, correctly rounded: those of torch's CPU builds with MKL miss the last bit at times."""
-    if squared.device.type != "cpu":
-        return squared.sqrt().to(dtype)
-    roots = np.sqrt(squared.numpy())
-    return torch.from_numpy(roots.astype(np.float32) if dtype == torch.float32 else roots).to(dtype)
+def _dtype_of_distances(points: Tensor) -> torch.dtype:
+    """What a search writes: rounded once from the exact distance, unless the points are of another type still."""
+    return points.dtype if points.dtype == torch.float32 else exact(points[:0]).dtype
 
 
 def _check(
@@ -184,17 +183,17 @@ def _check(
 
 def _tree_and_order(points: Tensor, queries: Tensor, same: bool) -> tuple[Tree, np.ndarray]:
     """The tree over the points, and an order of the queries in which consecutive ones are close."""
-    tree = Tree(*numba_neighbors.build_tree(points.numpy()))
-    order = tree.ids.reshape(-1)[: len(points)] if same else morton_order(queries).to(torch.int32).numpy()
-    return tree, order
+    order = hilbert_order(points)
+    tree = Tree(*build_tree(points.numpy(), order))
+    return tree, order if same else hilbert_order(queries)
 
 
 def _nearest_numba(
-    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float, index: Tensor, squared: Tensor
+    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float, index: Tensor, distance: Tensor
 ) -> None:
-    """Fill index and squared for one cloud."""
+    """Fill index and distance for one cloud."""
     tree, order = _tree_and_order(points, queries, same)
-    rows, distances = index.numpy(), squared.numpy()
+    rows, distances = index.numpy(), distance.numpy()
 
     def run(start: int, stop: int) -> None:
         numba_neighbors.nearest(start, stop, queries.numpy(), order, *tree, exclude_self, limit, rows, distances)
@@ -203,23 +202,24 @@ def _nearest_numba(
 
 
 def _within_numba(
-    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float
+    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts, indices and squared distances of one cloud."""
+    """Counts, indices and distances of one cloud."""
     offsets = np.zeros(len(queries) + 1, np.int64)
     if not (len(points) and len(queries)):
-        return torch.from_numpy(offsets[1:]), torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.float64)
+        return torch.from_numpy(offsets[1:]), torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=dtype)
     tree, order = _tree_and_order(points, queries, same)
 
-    def run(fill: bool, index: np.ndarray, squared: np.ndarray, start: int, stop: int) -> None:
+    def run(fill: bool, index: Tensor, distance: Tensor, start: int, stop: int) -> None:
         numba_neighbors.within(
-            start, stop, queries.numpy(), order, *tree, exclude_self, limit, fill, offsets, index, squared
+            *(start, stop, queries.numpy(), order, *tree, exclude_self, limit),
+            *(fill, offsets, index.numpy(), distance.numpy()),
         )
 
-    count = partial(run, False, np.empty(0, np.int32), np.empty(0))
-    run_in_pieces(count, len(queries), smallest=QUERIES_PER_PIECE)
+    index, distance = torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=dtype)
+    run_in_pieces(partial(run, False, index, distance), len(queries), smallest=QUERIES_PER_PIECE)
     counts = offsets[1:].copy()
     np.cumsum(counts, out=offsets[1:])
-    index, squared = np.empty(offsets[-1], np.int32), np.empty(offsets[-1])
-    run_in_pieces(partial(run, True, index, squared), len(queries), smallest=QUERIES_PER_PIECE)
-    return torch.from_numpy(counts), torch.from_numpy(index), torch.from_numpy(squared)
+    index, distance = index.new_empty(int(offsets[-1])), distance.new_empty(int(offsets[-1]))
+    run_in_pieces(partial(run, True, index, distance), len(queries), smallest=QUERIES_PER_PIECE)
+    return torch.from_numpy(counts), index, distance

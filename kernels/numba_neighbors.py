@@ -1,120 +1,209 @@
-"""Neighbour search, compiled: a k-d tree whose nodes carry bounding boxes.
+"""Neighbor search, compiled, in a tree of boxes.
 
-Unlike a uniform grid it has no cell size to choose, and outliers, uneven density and thousands of equal points (the
-zeros of a depth camera) cost nothing extra.
-
-A box distance is computed with the same operations as a point distance. Rounding is monotone, so it never exceeds the
-distance of a point inside: pruning is exact, ties included.
+Eight consecutive queries share a walk down the tree, which lists the leaves that any of them may need; the distance
+from one query to the next bounds how far that is. Where the list would be long, every query walks alone, nearest boxes
+first.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
-LEAF = 8
-# Median splits of at most 2**31 points: at most 31 levels, one waiting node for each.
-STACK = 64
-NO_ID = 2**31 - 1
+from .numba_lanes import LANES, box_distances, count_at_most, count_smaller, first_lane, insert, lane_count
+from .numba_lanes import point_distances as distances_to_leaf
+from .numba_tree import NO_ID, STACK, leaves_near
 
-
-class Tree(NamedTuple):
-    """A k-d tree over one cloud of n points in full leaves; both children of a node are stored side by side."""
-
-    coordinates: np.ndarray  # (leaves, 3, LEAF) float64, infinite where a leaf has no more points
-    ids: np.ndarray  # (leaves, LEAF) int32, the row of each point, NO_ID where there is none
-    boxes: np.ndarray  # (nodes, 6) float64, lower then upper corner
-    lowest: np.ndarray  # (nodes,) int32, lowest id below a node
-    children: np.ndarray  # (nodes,) int32, node of the left child, or -1 - leaf
+# Leaves that queries side by side may share, 4096 points.
+SHARED_LEAVES = 512
+# Neighbors sorted by comparing all pairs; more are sorted by gaps.
+FEW = 256
+LARGEST = np.finfo(np.float64).max
 
 
 @njit(cache=True, nogil=True)
-def _select(keys: np.ndarray, ids: np.ndarray, start: int, stop: int, place: int) -> None:
-    """Reorder keys[start:stop], and ids with them, so that keys before `place` are not above those from it on."""
-    low, high = start, stop - 1
-    while low < high:
-        pivot = keys[(low + high) // 2]
-        left, right = low, high
-        while left <= right:
-            while keys[left] < pivot:
-                left += 1
-            while keys[right] > pivot:
-                right -= 1
-            if left <= right:
-                keys[left], keys[right] = keys[right], keys[left]
-                ids[left], ids[right] = ids[right], ids[left]
-                left += 1
-                right -= 1
-        if place <= right:
-            high = right
-        elif place >= left:
-            low = left
-        else:
-            return
-
-
-@njit(cache=True, nogil=True)
-def build_tree(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The fields of a `Tree` over (n, 3) float64 points, n >= 1: median splits across the widest axis."""
-    count = points.shape[0]
-    leaves = (count + LEAF - 1) // LEAF
-    order = np.arange(count).astype(np.int32)
-    keys = np.empty(count)
-    coordinates = np.full((leaves, 3, LEAF), np.inf)
-    ids = np.full((leaves, LEAF), NO_ID, np.int32)
-    boxes = np.empty((2 * leaves - 1, 6))
-    boxes[:, :3] = np.inf
-    boxes[:, 3:] = -np.inf
-    lowest = np.full(2 * leaves - 1, NO_ID, np.int32)
-    children = np.empty(2 * leaves - 1, np.int32)
-    first_leaf = np.zeros(2 * leaves - 1, np.int32)
-    last_leaf = np.full(2 * leaves - 1, leaves, np.int32)
-    used = 1
-    for node in range(2 * leaves - 1):
-        begin, end = first_leaf[node], last_leaf[node]
-        start, stop = begin * LEAF, min(end * LEAF, count)
-        for place in range(start, stop):
-            row = order[place]
-            lowest[node] = min(lowest[node], row)
+def _box_of(group: np.ndarray, size: int, lower: np.ndarray, upper: np.ndarray) -> int:
+    """Box of the finite ones of `size` points; returns the number of one near its middle, -1 if there is none."""
+    lower[:] = np.inf
+    upper[:] = -np.inf
+    for member in range(size):
+        if np.isfinite(group[member, 0] + group[member, 1] + group[member, 2]):
             for axis in range(3):
-                value = points[row, axis]
-                # Written as comparisons so that a NaN never enters a box.
-                if value < boxes[node, axis]:
-                    boxes[node, axis] = value
-                if value > boxes[node, 3 + axis]:
-                    boxes[node, 3 + axis] = value
-        if end - begin == 1:
-            children[node] = -1 - begin
-            for place in range(start, stop):
-                ids[begin, place - start] = order[place]
-                for axis in range(3):
-                    coordinates[begin, axis, place - start] = points[order[place], axis]
+                lower[axis] = min(lower[axis], group[member, axis])
+                upper[axis] = max(upper[axis], group[member, axis])
+    x = lower[0] + (upper[0] - lower[0]) / 2
+    y = lower[1] + (upper[1] - lower[1]) / 2
+    z = lower[2] + (upper[2] - lower[2]) / 2
+    middle, least = -1, np.inf
+    for member in range(size):
+        distance = (group[member, 0] - x) ** 2 + (group[member, 1] - y) ** 2 + (group[member, 2] - z) ** 2
+        if distance < least:
+            middle, least = member, distance
+    return middle
+
+
+@njit(cache=True, nogil=True)
+def _farthest(group: np.ndarray, size: int, x: float, y: float, z: float) -> float:
+    """Distance from a point to the farthest of `size` others, of which those that are not finite do not count."""
+    farthest = 0.0
+    for member in range(size):
+        square = (group[member, 0] - x) ** 2 + (group[member, 1] - y) ** 2 + (group[member, 2] - z) ** 2
+        farthest = square if square > farthest else farthest
+    return np.sqrt(farthest)
+
+
+@njit(cache=True, nogil=True)
+def _bound(limit: float, radius: float, step: float) -> float:
+    """Squared distance within which k points lie, seen `step` away from where `radius` was enough.
+
+    The margins are far above the rounding and the underflow of the distances involved.
+    """
+    return min(limit, (radius + step) ** 2 * (1.0 + 1e-9) + 1e-300)
+
+
+@njit(cache=True, nogil=True)
+def _visit(
+    coordinates: np.ndarray,
+    ids: np.ndarray,
+    leaf: int,
+    x: float,
+    y: float,
+    z: float,
+    own: int,
+    last: int,
+    lanes: np.ndarray,
+    near: np.ndarray,
+    rows: np.ndarray,
+) -> None:
+    """Take the points of a leaf that come before entry `last` into the sorted list."""
+    inside = distances_to_leaf(coordinates, leaf, x, y, z, near[last], lanes, 0)
+    while inside != 0:
+        lane = first_lane(inside)
+        inside &= inside - 1
+        distance, row = lanes[lane], np.int64(ids[leaf, lane])
+        if (distance < near[last] or (distance == near[last] and row < rows[last])) and leaf * LANES + lane != own:
+            insert(near, rows, near.shape[0] // LANES, distance, row)
+
+
+@njit(cache=True, nogil=True)
+def _walk_alone(
+    coordinates: np.ndarray,
+    ids: np.ndarray,
+    boxes: np.ndarray,
+    lowest: np.ndarray,
+    children: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    own: int,
+    last: int,
+    stack: np.ndarray,
+    bounds: np.ndarray,
+    lows: np.ndarray,
+    lanes: np.ndarray,
+    near: np.ndarray,
+    rows: np.ndarray,
+) -> None:
+    """Improve a sorted list of which entry `last` is the farthest that counts; nearest boxes first."""
+    # On the stack nodes are as they are numbered, leaves as -1 - leaf.
+    stack[0], bounds[0], lows[0] = boxes.shape[0] - 1, 0.0, -1
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        node = stack[depth]
+        if bounds[depth] > near[last] or (bounds[depth] == near[last] and lows[depth] > rows[last]):
             continue
-        wide = 0
-        for axis in range(1, 3):
-            if boxes[node, 3 + axis] - boxes[node, axis] > boxes[node, 3 + wide] - boxes[node, wide]:
-                wide = axis
-        for place in range(start, stop):
-            value = points[order[place], wide]
-            keys[place] = value if value == value else np.inf
-        middle = (begin + end) // 2
-        _select(keys, order, start, stop, middle * LEAF)
-        children[node] = used
-        first_leaf[used], last_leaf[used] = begin, middle
-        first_leaf[used + 1], last_leaf[used + 1] = middle, end
-        used += 2
-    return coordinates, ids, boxes, lowest, children
+        if node < 0:
+            _visit(coordinates, ids, -1 - node, x, y, z, own, last, lanes, near, rows)
+            continue
+        child, base = children[node], depth
+        inside = box_distances(boxes, node, x, y, z, x, y, z, near[last], lanes)
+        while inside != 0:
+            lane = first_lane(inside)
+            inside &= inside - 1
+            bound, low = lanes[lane], lowest[node, lane]
+            at = depth
+            while at > base and (bounds[at - 1] < bound or (bounds[at - 1] == bound and lows[at - 1] < low)):
+                stack[at], bounds[at], lows[at] = stack[at - 1], bounds[at - 1], lows[at - 1]
+                at -= 1
+            stack[at] = child + lane if child >= 0 else child - lane
+            bounds[at], lows[at] = bound, low
+            depth += 1
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _box_distance(boxes: np.ndarray, node: int, x: float, y: float, z: float) -> float:
-    """Squared distance from a point to a box, infinite for an empty box."""
-    dx = max(boxes[node, 0] - x, x - boxes[node, 3], 0.0)
-    dy = max(boxes[node, 1] - y, y - boxes[node, 4], 0.0)
-    dz = max(boxes[node, 2] - z, z - boxes[node, 5], 0.0)
-    return dx * dx + dy * dy + dz * dz
+@njit(cache=True, nogil=True)
+def _limit_of_nearest(distances: np.ndarray, vectors: int, found: int, k: int, limit: float) -> float:
+    """A smaller limit with still at least k of the `found` distances inside, if a few guesses find one."""
+    low, guess = 0.0, limit * (k + LANES / 2) / found
+    for _ in range(4):
+        inside = count_at_most(distances, vectors, guess)
+        if inside < k:
+            low = guess
+        else:
+            limit = guess
+            if inside <= k + LANES:
+                break
+        guess = low + (limit - low) / 2
+    return limit
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    coordinates: np.ndarray,
+    ids: np.ndarray,
+    leaves: np.ndarray,
+    count: int,
+    x: float,
+    y: float,
+    z: float,
+    own: int,
+    limit: float,
+    k: int,
+    distances: np.ndarray,
+    visited: np.ndarray,
+    near: np.ndarray,
+    rows: np.ndarray,
+) -> int:
+    """Put the points of the listed leaves within `limit` into near and rows, unsorted; returns their number.
+
+    Of many more than k, some that are not among the k nearest are left out. Writes LANES entries too far.
+    """
+    vectors, found = 0, 0
+    for at in range(count):
+        leaf = leaves[at]
+        inside = distances_to_leaf(coordinates, leaf, x, y, z, limit, distances, vectors)
+        if leaf == own // LANES:
+            distances[vectors * LANES + own % LANES] = np.inf
+            inside &= ~(1 << own % LANES)
+        visited[vectors] = leaf
+        vectors += inside != 0
+        found += lane_count(inside)
+    if found > k + LANES:
+        limit = _limit_of_nearest(distances, vectors, found, k, limit)
+    found = 0
+    for vector in range(vectors):
+        for lane in range(LANES):
+            distance = distances[vector * LANES + lane]
+            near[found], rows[found] = distance, ids[visited[vector], lane]
+            found += distance <= limit
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _rank(near: np.ndarray, rows: np.ndarray, found: int, rank: np.ndarray) -> None:
+    """Place of each pair in the order by distance, then row; `near` is padded with infinity to whole vectors."""
+    vectors = (found + LANES - 1) // LANES
+    for place in range(found, vectors * LANES):
+        near[place] = np.inf
+    count_smaller(near, found, vectors, rank)
+    total = 0
+    for place in range(found):
+        total += rank[place]
+    # Every pair of different distances was counted once.
+    if 2 * total != found * (found - 1):
+        for place in range(found):
+            for other in range(found):
+                rank[place] += near[other] == near[place] and rows[other] < rows[place]
 
 
 @njit(cache=True, nogil=True)
@@ -131,69 +220,95 @@ def nearest(
     exclude_self: bool,
     limit: float,
     index: np.ndarray,
-    squared: np.ndarray,
+    distance: np.ndarray,
 ) -> None:
-    """Fill rows `order[start:stop]` of index (M, k) int32 and squared (M, k) float64 with the k nearest, sorted.
+    """Fill rows `order[start:stop]` of index (M, k) int32 and distance (M, k) with the k nearest, sorted.
 
     `limit` is the largest squared distance that counts. Equal distances are ordered by id. Empty slots get -1 and
-    infinity. A query that is not finite has no neighbour.
+    infinity. A query that is not finite has no neighbor. With `exclude_self` the order is that of the tree.
     """
     k = index.shape[1]
-    nodes = np.empty(STACK, np.int64)
-    bounds = np.empty(STACK)
-    # Nothing infinitely far is a neighbour, everything at a finite limit is.
-    empty_id = -1 if limit == np.inf else NO_ID
-    for place in range(start, stop):
-        query = order[place]
-        x, y, z = queries[query, 0], queries[query, 1], queries[query, 2]
-        own = query if exclude_self else -1
-        for slot in range(k):
-            squared[query, slot] = limit
-            index[query, slot] = empty_id
-        worst, worst_id = limit, empty_id
-        depth = 0
-        if np.isfinite(x + y + z):
-            nodes[0], bounds[0] = 0, _box_distance(boxes, 0, x, y, z)
-            depth = 1
-        while depth > 0:
-            depth -= 1
-            node, bound = nodes[depth], bounds[depth]
-            if bound > worst or (bound == worst and lowest[node] > worst_id):
+    last, width = k - 1, (k + LANES - 1) // LANES * LANES
+    near, rows = np.empty(width), np.empty(width, np.int64)
+    leaves, bounds = np.empty(SHARED_LEAVES, np.int64), np.empty(SHARED_LEAVES)
+    room = (SHARED_LEAVES + 1) * LANES
+    distances, visited = np.empty(room), np.empty(SHARED_LEAVES + 1, np.int64)
+    some, some_rows, rank = np.empty(room), np.empty(room, np.int32), np.empty(room, np.int64)
+    lower, upper, lanes = np.empty(3), np.empty(3), np.empty(LANES)
+    group = np.empty((LANES, 3))
+    stack, heights, lows = np.empty(STACK, np.int64), np.empty(STACK), np.empty(STACK, np.int64)
+    # Nothing infinitely far is a neighbor.
+    limit = min(limit, LARGEST)
+    # Where the last query with k neighbors was, and how far they went.
+    known_x, known_y, known_z, radius = 0.0, 0.0, 0.0, np.inf
+    for begin in range(start, stop, LANES):
+        size = min(LANES, stop - begin)
+        for member in range(size):
+            for axis in range(3):
+                group[member, axis] = queries[order[begin + member], axis]
+        middle = _box_of(group, size, lower, upper)
+        shared, narrow = -1, False
+        if radius < np.inf and middle >= 0:
+            bound = _bound(limit, radius, _farthest(group, size, known_x, known_y, known_z))
+            shared = leaves_near(boxes, children, lower, upper, bound, stack, lanes, leaves, bounds)
+        for turn in range(size):
+            # The one in the middle first: none of the others is far from it.
+            member = turn
+            if turn <= middle:
+                member = middle if turn == 0 else turn - 1
+            place = begin + member
+            query = order[place]
+            x, y, z = group[member, 0], group[member, 1], group[member, 2]
+            if not np.isfinite(x + y + z):
+                index[query] = -1
+                distance[query] = np.inf
                 continue
-            while children[node] >= 0:
-                node = children[node]
-                left = _box_distance(boxes, node, x, y, z)
-                right = _box_distance(boxes, node + 1, x, y, z)
-                if left < right or (left == right and lowest[node] < lowest[node + 1]):
-                    nodes[depth], bounds[depth] = node + 1, right
+            own = place if exclude_self else -1
+            bound = limit
+            if radius < np.inf:
+                step = np.sqrt((x - known_x) ** 2 + (y - known_y) ** 2 + (z - known_z) ** 2)
+                bound = _bound(limit, radius, step)
+            for slot in range(width):
+                near[slot], rows[slot] = bound, NO_ID
+            if shared < 0:
+                _walk_alone(
+                    *(coordinates, ids, boxes, lowest, children, x, y, z, own, last),
+                    *(stack, heights, lows, lanes, near, rows),
+                )
+            else:
+                found = _gather(
+                    coordinates, ids, leaves, shared, x, y, z, own, bound, k, distances, visited, some, some_rows
+                )
+                if found < 2 * k + FEW:
+                    _rank(some, some_rows, found, rank)
+                    for at in range(found):
+                        if rank[at] < k:
+                            near[rank[at]], rows[rank[at]] = some[at], some_rows[at]
                 else:
-                    nodes[depth], bounds[depth] = node, left
-                    node += 1
-                depth += 1
-            leaf = -1 - children[node]
-            for slot in range(LEAF):
-                dx = coordinates[leaf, 0, slot] - x
-                dy = coordinates[leaf, 1, slot] - y
-                dz = coordinates[leaf, 2, slot] - z
-                distance = dx * dx + dy * dy + dz * dz
-                row = ids[leaf, slot]
-                if (distance < worst or (distance == worst and row < worst_id)) and row != own:
-                    at = k - 1
-                    while at > 0 and (
-                        squared[query, at - 1] > distance
-                        or (squared[query, at - 1] == distance and index[query, at - 1] > row)
-                    ):
-                        squared[query, at] = squared[query, at - 1]
-                        index[query, at] = index[query, at - 1]
-                        at -= 1
-                    squared[query, at] = distance
-                    index[query, at] = row
-                    worst, worst_id = squared[query, k - 1], index[query, k - 1]
-        for slot in range(k - 1, -1, -1):
-            if index[query, slot] != empty_id:
-                break
-            index[query, slot] = -1
-            squared[query, slot] = np.inf
+                    for at in range(found):
+                        row = np.int64(some_rows[at])
+                        if some[at] < near[last] or (some[at] == near[last] and row < rows[last]):
+                            insert(near, rows, width // LANES, some[at], row)
+            for slot in range(k):
+                there = rows[slot] != NO_ID
+                index[query, slot] = rows[slot] if there else -1
+                distance[query, slot] = np.sqrt(near[slot]) if there else np.inf
+            if rows[last] == NO_ID:
+                radius = np.inf
+                continue
+            known_x, known_y, known_z, radius = x, y, z, np.sqrt(near[last])
+            if not narrow:
+                # What this query found bounds what the others need.
+                narrow = True
+                bound = _bound(limit, radius, _farthest(group, size, x, y, z))
+                if shared < 0:
+                    shared = leaves_near(boxes, children, lower, upper, bound, stack, lanes, leaves, bounds)
+                else:
+                    kept = 0
+                    for at in range(shared):
+                        leaves[kept] = leaves[at]
+                        kept += bounds[at] <= bound
+                    shared = kept
 
 
 @njit(cache=True, nogil=True)
@@ -212,65 +327,78 @@ def within(
     fill: bool,
     offsets: np.ndarray,
     index: np.ndarray,
-    squared: np.ndarray,
+    distance: np.ndarray,
 ) -> None:
     """Points with squared distance at most `limit` of the queries `order[start:stop]`.
 
     Without `fill` the number for query q is written to offsets[q + 1]. With it, offsets are the running sums of those
-    numbers, and index and squared receive the sorted neighbours.
+    numbers, and index and distance receive the sorted neighbors. With `exclude_self` the order is that of the tree.
     """
-    nodes = np.empty(STACK, np.int64)
-    for place in range(start, stop):
-        query = order[place]
-        x, y, z = queries[query, 0], queries[query, 1], queries[query, 2]
-        own = query if exclude_self else -1
-        found = 0
-        first = offsets[query] if fill else 0
-        depth = 0
-        if np.isfinite(x + y + z):
-            nodes[0] = 0
-            depth = 1
-        while depth > 0:
-            depth -= 1
-            node = nodes[depth]
-            if _box_distance(boxes, node, x, y, z) > limit:
-                continue
-            if children[node] >= 0:
-                nodes[depth], nodes[depth + 1] = children[node] + 1, children[node]
-                depth += 2
-                continue
-            leaf = -1 - children[node]
-            for slot in range(LEAF):
-                dx = coordinates[leaf, 0, slot] - x
-                dy = coordinates[leaf, 1, slot] - y
-                dz = coordinates[leaf, 2, slot] - z
-                distance = dx * dx + dy * dy + dz * dz
-                row = ids[leaf, slot]
-                if distance <= limit and distance < np.inf and row != own:
-                    if fill:
-                        index[first + found] = row
-                        squared[first + found] = distance
-                    found += 1
-        if fill:
-            _sort_by_distance(index, squared, first, found)
-        else:
-            offsets[query + 1] = found
+    most = ids.shape[0] + LANES
+    leaves, bounds = np.empty(most, np.int64), np.empty(most)
+    near, rows, rank = np.empty(FEW), np.empty(FEW, np.int32), np.empty(FEW, np.int64)
+    stack, lanes, lower, upper = np.empty(STACK, np.int64), np.empty(LANES), np.empty(3), np.empty(3)
+    group = np.empty((LANES, 3))
+    limit = min(limit, LARGEST)
+    for begin in range(start, stop, LANES):
+        size = min(LANES, stop - begin)
+        for member in range(size):
+            for axis in range(3):
+                group[member, axis] = queries[order[begin + member], axis]
+        shared = -1
+        if _box_of(group, size, lower, upper) >= 0:
+            shared = leaves_near(boxes, children, lower, upper, limit, stack, lanes, leaves[:SHARED_LEAVES], bounds)
+        for member in range(size):
+            place = begin + member
+            query = order[place]
+            x, y, z = group[member, 0], group[member, 1], group[member, 2]
+            count = shared
+            if not np.isfinite(x + y + z):
+                count = 0
+            elif shared < 0:
+                lower[:] = group[member]
+                count = leaves_near(boxes, children, lower, lower, limit, stack, lanes, leaves, bounds)
+            own = place if exclude_self else -1
+            first = offsets[query] if fill else 0
+            found = 0
+            if fill and near.shape[0] < offsets[query + 1] - first + LANES:
+                room = 2 * (offsets[query + 1] - first) + LANES
+                near, rows, rank = np.empty(room), np.empty(room, np.int32), np.empty(room, np.int64)
+            for at in range(count):
+                leaf = leaves[at]
+                inside = distances_to_leaf(coordinates, leaf, x, y, z, limit, lanes, 0)
+                if leaf == own // LANES:
+                    inside &= ~(1 << own % LANES)
+                if fill and inside != 0:
+                    for lane in range(LANES):
+                        near[found], rows[found] = lanes[lane], ids[leaf, lane]
+                        found += inside >> lane & 1
+                else:
+                    found += lane_count(inside)
+            if not fill:
+                offsets[query + 1] = found
+            elif found <= FEW:
+                _rank(near, rows, found, rank)
+                for at in range(found):
+                    index[first + rank[at]], distance[first + rank[at]] = rows[at], np.sqrt(near[at])
+            else:
+                _sort_by_distance(rows, near, found)
+                for at in range(found):
+                    index[first + at], distance[first + at] = rows[at], np.sqrt(near[at])
 
 
 @njit(cache=True, nogil=True)
-def _sort_by_distance(index: np.ndarray, squared: np.ndarray, first: int, count: int) -> None:
-    """Shell sort of one row by distance, then index."""
+def _sort_by_distance(rows: np.ndarray, near: np.ndarray, count: int) -> None:
+    """Shell sort by distance, then row."""
     gap = 1
     while gap < count // 2:
         gap = 2 * gap + 1
     while gap > 0:
-        for place in range(first + gap, first + count):
-            distance, row = squared[place], index[place]
+        for place in range(gap, count):
+            distance, row = near[place], rows[place]
             at = place
-            while at - gap >= first and (
-                squared[at - gap] > distance or (squared[at - gap] == distance and index[at - gap] > row)
-            ):
-                squared[at], index[at] = squared[at - gap], index[at - gap]
+            while at >= gap and (near[at - gap] > distance or (near[at - gap] == distance and rows[at - gap] > row)):
+                near[at], rows[at] = near[at - gap], rows[at - gap]
                 at -= gap
-            squared[at], index[at] = distance, row
+            near[at], rows[at] = distance, row
         gap //= 2

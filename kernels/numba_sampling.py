@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .numba_lanes import LANES, approach, closer_boxes, first_lane, largest_lanes
+from .numba_tree import NO_ID
+
 # Fractional bits of the golden ratio, and the finalising multipliers of splitmix64.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -73,69 +76,93 @@ def voxels(
     return first[:used].copy(), voxel_of_point, counts[:used].copy(), means[:used].copy()
 
 
-# Distances are never NaN here, and a maximum does not depend on the order of its terms: the flags change no result.
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _largest(values: np.ndarray, start: int, stop: int) -> float:
-    """Maximum of values[start:stop]."""
-    largest = -1.0
-    for place in range(start, stop):
-        value = values[place]
-        largest = value if value > largest else largest
-    return largest
+# Distances that are not to be compared: of a point already taken, of a place without a point.
+TAKEN = -1.0
+NOTHING = -2.0
 
 
 @njit(cache=True, nogil=True)
-def farthest_points(points: np.ndarray, order: np.ndarray, bucket_size: int, start: int, samples: np.ndarray) -> None:
-    """Fill samples (S,) int64, S at most n, with the farthest points of an (n, 3) float64 cloud.
+def _lowest_of_largest(far: np.ndarray, rows: np.ndarray, vector: int) -> tuple[float, int]:
+    """The largest of far[vector], and the lowest row among those as large; `far` and `rows` have (n, LANES) entries."""
+    largest = largest_lanes(far, vector)
+    lane = first_lane(largest)
+    distance, row = far[vector, lane], rows[vector, lane]
+    largest &= largest - 1
+    while largest != 0:
+        row = min(row, rows[vector, first_lane(largest)])
+        largest &= largest - 1
+    return distance, row
 
-    `order` lists the rows in buckets of `bucket_size`, compact in space and ascending inside, so that the first of
-    equally far points is the lowest row. A bucket is visited only if the new sample is closer to its box than the
-    farthest of its points is to the samples so far.
+
+@njit(cache=True, nogil=True)
+def farthest_points(
+    points: np.ndarray,
+    coordinates: np.ndarray,
+    ids: np.ndarray,
+    boxes: np.ndarray,
+    lowest: np.ndarray,
+    children: np.ndarray,
+    start: int,
+    samples: np.ndarray,
+) -> None:
+    """Fill samples (S,) int64, S at most n, with the farthest points of an (n, 3) float64 cloud and its `Tree`.
+
+    A box is entered only if the new sample is closer to it than the farthest of its points is to the samples so far.
+    Of equally far points the lowest row comes first.
     """
-    count = order.shape[0]
-    buckets = (count + bucket_size - 1) // bucket_size
-    x, y, z = np.empty(count), np.empty(count), np.empty(count)
-    distance = np.full(count, np.inf)
-    lower, upper = np.full((3, buckets), np.inf), np.full((3, buckets), -np.inf)
-    farthest = np.full(buckets, np.inf)
-    place_of_farthest = np.zeros(buckets, np.int64)
-    current = 0
-    for place in range(count):
-        row = order[place]
-        bucket = place // bucket_size
-        if row == start:
-            current = place
-        x[place], y[place], z[place] = points[row, 0], points[row, 1], points[row, 2]
-        for axis in range(3):
-            value = points[row, axis]
-            if value < lower[axis, bucket]:
-                lower[axis, bucket] = value
-            if value > upper[axis, bucket]:
-                upper[axis, bucket] = value
+    nodes, leaves = boxes.shape[0], ids.shape[0]
+    # Squared distance of every point to the samples; the largest below each child, and the lowest row that has it.
+    distance = np.full((leaves, LANES), np.inf)
+    far, rows = np.full((nodes, LANES), NOTHING), np.zeros((nodes, LANES), np.int32)
+    place, parent = np.empty(points.shape[0], np.int32), np.empty(nodes, np.int32)
+    for leaf in range(leaves):
+        for lane in range(LANES):
+            if leaf * LANES + lane < points.shape[0]:
+                place[ids[leaf, lane]] = leaf * LANES + lane
+            else:
+                distance[leaf, lane] = NOTHING
+    for node in range(nodes):
+        for lane in range(LANES):
+            if lowest[node, lane] < NO_ID:
+                far[node, lane], rows[node, lane] = np.inf, lowest[node, lane]
+                if children[node] >= 0:
+                    parent[children[node] + lane] = node
+    entered = np.empty(nodes, np.int64)
+    row = start
     for sample in range(samples.shape[0]):
-        samples[sample] = order[current]
-        # Below every distance: a point is never taken twice, not even among duplicates.
-        distance[current] = -1.0
-        px, py, pz = x[current], y[current], z[current]
-        own = current // bucket_size
-        best, best_row = -2.0, count
-        for bucket in range(buckets):
-            dx = max(lower[0, bucket] - px, px - upper[0, bucket], 0.0)
-            dy = max(lower[1, bucket] - py, py - upper[1, bucket], 0.0)
-            dz = max(lower[2, bucket] - pz, pz - upper[2, bucket], 0.0)
-            if dx * dx + dy * dy + dz * dz < farthest[bucket] or bucket == own:
-                begin, end = bucket * bucket_size, min((bucket + 1) * bucket_size, count)
-                for place in range(begin, end):
-                    dx, dy, dz = x[place] - px, y[place] - py, z[place] - pz
-                    new, old = dx * dx + dy * dy + dz * dz, distance[place]
-                    distance[place] = new if new < old else old
-                farthest[bucket] = _largest(distance, begin, end)
-                place = begin
-                while place < end - 1 and distance[place] != farthest[bucket]:
-                    place += 1
-                place_of_farthest[bucket] = place
-            if farthest[bucket] >= best:
-                row = order[place_of_farthest[bucket]]
-                if farthest[bucket] > best or row < best_row:
-                    best, best_row = farthest[bucket], row
-                    current = place_of_farthest[bucket]
+        samples[sample] = row
+        # A point is never taken twice, not even among duplicates.
+        leaf = place[row] // LANES
+        distance[leaf, place[row] % LANES] = TAKEN
+        node, lane = leaf // LANES, leaf % LANES
+        far[node, lane], rows[node, lane] = _lowest_of_largest(distance, ids, leaf)
+        while node < nodes - 1:
+            above = parent[node]
+            lane = node - children[above]
+            far[above, lane], rows[above, lane] = _lowest_of_largest(far, rows, node)
+            node = above
+        x, y, z = points[row, 0], points[row, 1], points[row, 2]
+        entered[0] = nodes - 1
+        count, at = 1, 0
+        while at < count:
+            node = entered[at]
+            at += 1
+            child = children[node]
+            closer = closer_boxes(boxes, node, x, y, z, far)
+            while closer != 0:
+                lane = first_lane(closer)
+                closer &= closer - 1
+                if child >= 0:
+                    entered[count] = child + lane
+                    count += 1
+                else:
+                    leaf = lane - 1 - child
+                    approach(coordinates, leaf, x, y, z, distance)
+                    far[node, lane], rows[node, lane] = _lowest_of_largest(distance, ids, leaf)
+        # Children were entered after their parents.
+        for at in range(count - 1, 0, -1):
+            node = entered[at]
+            above = parent[node]
+            lane = node - children[above]
+            far[above, lane], rows[above, lane] = _lowest_of_largest(far, rows, node)
+        row = _lowest_of_largest(far, rows, nodes - 1)[1]

@@ -1,4 +1,4 @@
-"""Choosing fewer points: farthest points, one per voxel; and an order that keeps neighbours together."""
+"""Choosing fewer points: farthest points, one per voxel; and an order that keeps neighbors together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from rotaware.geo.threads import run_in_pieces
 from . import numba_order, numba_sampling
 from .batches import Backend, Lengths, borders, exact, require_points, runs_numba
 from .numba_order import AXIS_CELLS, SPREAD
+from .numba_tree import build_tree
 
-# Points per bucket; from 64 to 512 measured alike.
-BUCKET = 128
 # Points looked at to find the box of a cloud.
 BOX_SAMPLE = 1024
 VoxelRule = Literal["centroid", "first"]
@@ -167,12 +166,9 @@ def _samples_per_cloud(num_samples: int | Lengths, sizes: list[int]) -> list[int
 
 def _farthest_numba(points: Tensor, start: int, samples: Tensor) -> None:
     """Fill the samples of one cloud."""
-    order = _morton_order(points, compiled=True).numpy()
-    whole = len(order) // BUCKET * BUCKET
-    # Space comes first between buckets, the row inside one.
-    order[:whole].reshape(-1, BUCKET).sort(axis=1)
-    order[whole:].sort()
-    numba_sampling.farthest_points(points.numpy(), order, BUCKET, start, samples.numpy())
+    if len(samples):
+        tree = build_tree(points.numpy(), hilbert_order(points))
+        numba_sampling.farthest_points(points.numpy(), *tree, start, samples.numpy())
 
 
 def _farthest_torch(points: Tensor, start: int, samples: Tensor) -> None:
@@ -189,7 +185,7 @@ def _farthest_torch(points: Tensor, start: int, samples: Tensor) -> None:
 
 
 def morton_order(points: Tensor, lengths: Lengths | None = None, *, backend: Backend = "auto") -> Tensor:
-    """Order in which points close in space are close in memory; gathers by neighbour index get faster.
+    """Order in which points close in space are close in memory; gathers by neighbor index get faster.
 
     Args:
         points: (N, 3) float32 or float64, any unit.
@@ -230,6 +226,16 @@ def _morton_order(points: Tensor, compiled: bool) -> Tensor:
     for shift, mask in SPREAD:
         cells = (cells | cells << shift) & mask
     return torch.sort(cells[:, 0] | cells[:, 1] << 1 | cells[:, 2] << 2, stable=True)[1]
+
+
+def hilbert_order(points: Tensor) -> np.ndarray:
+    """Stable order (N,) int32 of one cloud of float64 points on the CPU along the Hilbert curve.
+
+    >>> hilbert_order(torch.tensor([[9.0, 9, 9], [0, 0, 0], [9, 9, 8]], dtype=torch.float64)).tolist()
+    [1, 2, 0]
+    """
+    origin, edge = _main_box(points)
+    return numba_order.hilbert_order(points.numpy(), origin, edge)
 
 
 def _main_box(points: Tensor) -> tuple[np.ndarray, float]:

@@ -21,6 +21,10 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 os.environ.setdefault("OMP_NUM_THREADS", str(min(4, CORES)))
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, min(4, CORES))))
 
+# Without a GPU, Triton's kernels run in its interpreter. Triton asks as it is imported, which torch's compiler does.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # The same examples in every run, and no time limit that a busy machine could break.
 settings.register_profile("rotaware", deadline=None, derandomize=True, database=None)
 settings.load_profile("rotaware")

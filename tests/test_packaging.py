@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,10 @@ ARROWS = {
 ROOMS = sorted(ARROWS)
 IMPORT_NAMES = {"kiss-matcher": "kiss_matcher", "pillow": "PIL", "small-gicp": "small_gicp"}
 NAMED_TUPLE_METHODS = {"_asdict", "_fields", "_make", "_replace"}  # public, the underscore only avoids field names
-ONE_FILE_ONLY = ("open3d", "triton")
+ONE_FILE_ONLY = ("open3d",)
+# Triton kernels are decorated as their file is loaded, so these files import it at the top; nobody loads them unasked.
+TRITON_FILES = "kernels/triton_*.py"
+TRITON_MODULES = {"rotaware.kernels.triton_available"}  # of these files, those that do without Triton
 LONGEST_FILE, LONGEST_INIT = 500, 120
 
 
@@ -182,7 +186,8 @@ def test_third_parties_are_declared_and_optional_ones_lazy(file: str) -> None:
     for root, found in foreign_imports(file):
         where = f"{file}:{found.line}: {root}"
         assert root in CORE | EXTRAS, f"{where} is not a dependency in pyproject.toml"
-        assert root in CORE or found.lazy, f"{where} is optional: import it inside the function that needs it"
+        eager = root in CORE or (root == "triton" and fnmatch(file, TRITON_FILES))
+        assert eager or found.lazy, f"{where} is optional: import it inside the function that needs it"
 
 
 def test_every_core_dependency_is_used() -> None:
@@ -194,6 +199,18 @@ def test_every_core_dependency_is_used() -> None:
 def test_imported_in_one_file_only(package: str) -> None:
     users = [file for file in FILES if any(root == package for root, _ in foreign_imports(file))]
     assert len(users) <= 1, f"{package} is imported in {users}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_triton_stays_in_its_files(file: str) -> None:
+    if fnmatch(file, TRITON_FILES):
+        return
+    for found in imports(file):
+        where = f"{file}:{found.line}: {found.module}"
+        assert found.module.split(".")[0] != "triton", f"{where}: only {TRITON_FILES} import Triton"
+        loaded = loaded_module(found)
+        triton = loaded not in TRITON_MODULES and fnmatch(MODULES.get(loaded, ""), TRITON_FILES)
+        assert found.lazy or not triton, f"{where} loads Triton: import it when a kernel is asked for"
 
 
 # What the files look like
@@ -208,6 +225,8 @@ def test_files_stay_readable_in_one_sitting(file: str) -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.endswith(".__main__")])
 def test_doctests(module: str) -> None:
     # By import name, never by path: a path would load a second copy of the room.
+    if fnmatch(MODULES[module], TRITON_FILES) and module not in TRITON_MODULES:
+        pytest.importorskip("triton")
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testmod(importlib.import_module(module), optionflags=flags)
     assert failed == 0, "see the captured output"

@@ -1,8 +1,8 @@
-"""Neighbour search, farthest points and voxel grids, timed beside SciPy, Open3D and plain NumPy.
+"""Neighbor search, farthest points and voxel grids, timed beside SciPy, Open3D and plain NumPy.
 
 Every result is compared with another implementation before anything is timed. Times are the median and the range of
-repeated calls after a warm-up, in milliseconds, and include building whatever index an implementation needs. The JSON
-goes to standard output, or to a file with `--output`.
+repeated calls after a warm-up, in milliseconds, and include building whatever index an implementation needs. Clouds
+come in random order and in Morton order. The JSON goes to standard output, or to a file with `--output`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from protocol import environment, write_whole
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from rotaware.kernels import farthest_point_sampling, knn, radius_search, voxel_downsample
+from rotaware.kernels import farthest_point_sampling, knn, morton_order, radius_search, voxel_downsample
 
 NEIGHBORS = 16
-# One in thirty: the naive algorithm, also Open3D's, needs minutes for more.
-FEW_SAMPLES = "farthest_point_sampling of every 30th"
+# The naive algorithm, also Open3D's, needs minutes for more.
+FEW = 1000
+FEW_SAMPLES = f"farthest_point_sampling of {FEW}"
 VERSIONS_OF = ("rotaware", "numba", "numpy", "scipy", "torch", "open3d")
 
 
@@ -104,14 +105,16 @@ def open3d_calls(points: Tensor, voxel: float, radius: float) -> dict[str, Calla
         "knn": lambda: search("knn_index", "knn_search", NEIGHBORS),
         "radius_search": lambda: search("fixed_radius_index", "fixed_radius_search", radius),
         # The sampler of the tensor cloud takes hundreds of times as long.
-        FEW_SAMPLES: lambda: cloud.to_legacy().farthest_point_down_sample(len(points) // 30),
+        FEW_SAMPLES: lambda: cloud.to_legacy().farthest_point_down_sample(FEW),
         "voxel_downsample": lambda: cloud.voxel_down_sample(voxel),
     }
 
 
-def time_all(count: int, repeats: int, threads: list[int], open3d: bool) -> list[dict[str, Any]]:
-    """One record per operation and implementation on a cloud of `count` points."""
+def time_all(count: int, order: str, repeats: int, threads: list[int], open3d: bool) -> list[dict[str, Any]]:
+    """One record per operation and implementation on a cloud of `count` points in random or Morton order."""
     points = room_surface(count)
+    if order == "Morton":
+        points = points[morton_order(points)]
     rows = points.double().numpy()
     # Radii and voxels that hold a few tens and about four points at any density of the 96 square metres of wall.
     spacing = (96 / count) ** 0.5
@@ -119,14 +122,15 @@ def time_all(count: int, repeats: int, threads: list[int], open3d: bool) -> list
     ours = {
         "knn": lambda: knn(points, NEIGHBORS),
         "radius_search": lambda: radius_search(points, radius),
-        FEW_SAMPLES: lambda: farthest_point_sampling(points, count // 30),
+        FEW_SAMPLES: lambda: farthest_point_sampling(points, FEW),
         "farthest_point_sampling of every 4th": lambda: farthest_point_sampling(points, count // 4),
         "voxel_downsample": lambda: voxel_downsample(points, voxel),
     }
     records = []
 
     def record(operation: str, implementation: str, number: int | None, call: Callable[[], object]) -> None:
-        labels = {"operation": operation, "points": count, "implementation": implementation, "threads": number}
+        labels: dict[str, Any] = {"operation": operation, "points": count, "order": order}
+        labels |= {"implementation": implementation, "threads": number}
         records.append(labels | timed(call, repeats))
 
     for number in threads:
@@ -138,7 +142,7 @@ def time_all(count: int, repeats: int, threads: list[int], open3d: bool) -> list
         for operation, call in open3d_calls(points, voxel, radius).items():
             record(operation, "open3d", None, call)
     record("voxel_downsample", "numpy unique", 1, lambda: np.unique(np.floor(rows / voxel), axis=0, return_index=True))
-    record(FEW_SAMPLES, "numpy naive", 1, lambda: naive_farthest(rows, count // 30))
+    record(FEW_SAMPLES, "numpy naive", 1, lambda: naive_farthest(rows, FEW))
     return records
 
 
@@ -153,8 +157,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     open3d = importlib.util.find_spec("open3d") is not None
     repeats, threads = (2, [1]) if options.quick else (5, [1, 2])
     report["results"] = []
-    for count in (2000,) if options.quick else (30_000, 100_000):
-        report["results"] += time_all(count, repeats, threads, open3d)
+    for count in (2000,) if options.quick else (30_000, 100_000, 200_000):
+        for order in ("random", "Morton"):
+            report["results"] += time_all(count, order, repeats, threads, open3d)
     text = json.dumps(report, indent=1)
     if options.output is None:
         print(text)

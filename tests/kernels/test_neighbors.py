@@ -142,6 +142,23 @@ def test_thousands_of_equal_points_cost_nothing(backend: str) -> None:
     assert (found.index[zeros] == torch.tensor([1, 2, 3, 4])).all()
 
 
+@pytest.mark.parametrize("kind", ["even", "ticks", "uneven", "heap"])
+@pytest.mark.parametrize("k", [1, 16, 33])
+def test_knn_of_thousands(kind: str, k: int) -> None:
+    # Trees of several levels, shared and lonely walks, more ties than a query sorts at once.
+    points = torch.rand(1600, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if kind == "ticks":
+        points = (points * 10).round()
+    elif kind == "uneven":
+        points[700:] *= 1e-9
+        points[1200:] *= 1e-9
+    elif kind == "heap":
+        points[700:1100] = 0.5
+    assert_same(knn(points, k, exclude_self=True), naive_knn(points, points, k, exclude_self=True))
+    queries = torch.cat([points.flip(0)[::7] + 0.01, points[:9] * 1e4])
+    assert_same(knn(points, k, queries=queries), naive_knn(queries, points, k))
+
+
 def test_one_and_two_threads_agree(threads: Callable[[int], None]) -> None:
     points = torch.rand(9000, 3, generator=torch.Generator().manual_seed(0))
     results = []

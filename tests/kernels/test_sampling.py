@@ -11,7 +11,8 @@ import torch
 import trimesh
 from torch import Tensor
 
-from rotaware.kernels import Voxels, farthest_point_sampling, morton_order, voxel_downsample
+from rotaware.kernels import Voxels, farthest_point_sampling, morton_order, numba_order, voxel_downsample
+from rotaware.kernels.sampling import hilbert_order
 
 
 def naive_farthest(points: Tensor, count: int, start: int = 0) -> list[int]:
@@ -225,6 +226,31 @@ def test_morton_order_of_a_batch_stays_in_its_clouds() -> None:
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
     order = morton_order(points, [20, 0, 30])
     assert torch.equal(order, torch.cat([morton_order(points[:20]), morton_order(points[20:]) + 20]))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_hilbert_order_steps_to_a_neighbour(bits: int) -> None:
+    ticks = torch.arange(2.0**bits, dtype=torch.float64)
+    grid = torch.cartesian_prod(ticks, ticks, ticks)
+    grid = grid[torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))]
+    order = numba_order.hilbert_order(grid.numpy(), np.zeros(3), 2.0**bits)
+    assert (np.abs(np.diff(grid.numpy()[order], axis=0)).sum(1) == 1).all()
+
+
+def test_hilbert_order_divides_crowded_cells() -> None:
+    points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points[1000:] *= 1e-12
+    order = hilbert_order(points).tolist()
+    assert sorted(order) == list(range(2000))
+    dense = [row for row in order if row >= 1000]
+    steps = points[dense].diff(dim=0).norm(dim=1) * 1e12
+    assert steps.median() < 0.15
+    assert hilbert_order(torch.ones(50, 3, dtype=torch.float64)).tolist() == list(range(50))
+
+
+def test_hilbert_order_of_broken_points(broken: Tensor) -> None:
+    assert sorted(hilbert_order(broken).tolist()) == list(range(len(broken)))
+    assert hilbert_order(torch.full((40, 3), torch.nan, dtype=torch.float64)).tolist() == list(range(40))
 
 
 def test_one_and_two_threads_agree(threads: Callable[[int], None]) -> None:
