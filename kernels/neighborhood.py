@@ -191,7 +191,9 @@ class Neighborhood:
         [0, 1, 3]
         """
         if self._inverse is None:
-            self._inverse = inverse_neighbors(self.idx, self.num_keys)
+            # What inference mode makes could not be used in training.
+            with torch.inference_mode(False):
+                self._inverse = inverse_neighbors(self.idx, self.num_keys)
         return self._inverse
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Neighborhood:

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rotaware.kernels.grid import GridWindow
+from .grid import GridWindow
 
 WIDEST = 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -415,7 +415,7 @@ def perform(run: Run, device: torch.device, options: argparse.Namespace) -> None
     parts = options.parts or (("checks",) if options.tune else PARTS)
     if "checks" in parts:
         run.item("checks", lambda: check(run, options))
-    clock = Clock(device, options.seconds)
+    clock = Clock(device, options.seconds, run.deadline - SECONDS_LEFT)
     if "bandwidth" in parts:
         run.item("bandwidth", lambda: measure_bandwidth(run, clock, options))
     if "layers" in parts:

@@ -8,6 +8,7 @@ the clock of the host, and its times mean nothing.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -73,13 +74,17 @@ Call = Callable[[], Any]
 class Clock:
     """Times calls on one device."""
 
-    def __init__(self, device: torch.device, seconds: float) -> None:
-        self.device, self.seconds = device, seconds
+    def __init__(self, device: torch.device, seconds: float, deadline: float = math.inf) -> None:
+        self.device, self.seconds, self.deadline = device, seconds, deadline
         self.real = device.type == "cuda"
         size = min(1 << 30, torch.cuda.get_device_properties(device).total_memory // 16) if self.real else 1 << 10
         # Overwritten as often as takes longer than the host needs to launch what is timed.
         self.flush = torch.empty(size, dtype=torch.int8, device=device)
         self.flushes = 1
+
+    def is_late(self) -> bool:
+        """Whether nothing more should be started."""
+        return time.monotonic() > self.deadline
 
     def synchronize(self) -> None:
         """Wait for the device."""

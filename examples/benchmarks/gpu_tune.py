@@ -26,6 +26,7 @@ from attention_cases import (
     difference,
     everything,
     forward_call,
+    fused,
     make_operands,
 )
 from attention_report import Record
@@ -35,6 +36,8 @@ from rotaware.kernels.grid import GridWindow
 from rotaware.kernels.neighborhood import Neighborhood
 
 ROUNDS = 7
+# Also on a CPU, in the interpreter.
+TRITON = Way(partial(fused, backend="triton"), WAYS[OURS].edges)
 GRID_KERNELS = ("forward", "query", "key")
 
 
@@ -48,7 +51,7 @@ def random_lists(layer: Layer, device: torch.device) -> Neighborhood:
 def warm_layer(layer: Layer, dtype: str, device: str) -> None:
     """Compile, and so keep on disk, what a layer needs."""
     torch.set_num_threads(1)
-    everything(WAYS[OURS], make_operands(layer, random_lists(layer, torch.device(device)), getattr(torch, dtype)))
+    everything(TRITON, make_operands(layer, random_lists(layer, torch.device(device)), getattr(torch, dtype)))
 
 
 def warm_compiled(layer: Layer, dtype: str, device: str) -> None:
@@ -87,7 +90,10 @@ def warm_tiles(layer: Layer, dtype: str, device: str, share: int, shares: int) -
 def sweep_layer(
     layer: Layer, around: Neighborhood, dtype: torch.dtype, clock: Clock | None, share: int = 0, shares: int = 1
 ) -> Iterator[Record]:
-    """Times of all tiles of a layer's forward, query and key kernel; without a clock they are only run once."""
+    """Times of all tiles of a layer's forward, query and key kernel; without a clock they are only run once.
+
+    When the time is up, of those that were reached, the static one first.
+    """
     from rotaware.kernels import triton_attention, triton_launch
 
     usual = triton_attention.choose_tile
@@ -100,6 +106,8 @@ def sweep_layer(
             return best[problem.kernel]
         times: dict[Any, float] = {}
         for tile in list(triton_launch.candidates(problem))[share::shares]:
+            if times and clock is not None and clock.is_late():
+                break
             try:
                 run(tile)
                 if clock is not None:
@@ -131,9 +139,9 @@ def sweep_layer(
     o = make_operands(layer, around, dtype)
     triton_attention.choose_tile = choose
     try:
-        first = everything(WAYS[OURS], o)
+        first = everything(TRITON, o)
         if clock is not None:
-            error = max(map(difference, everything(WAYS[OURS], o), first))
+            error = max(map(difference, everything(TRITON, o), first))
             found = [record | {"difference": error} for record in found]
     finally:
         triton_attention.choose_tile = usual
@@ -200,6 +208,8 @@ def sweep_grid(
 
         times: dict[tuple[int, ...], float] = {}
         for tiling in [tuple(usual[kernel]), *grid_tilings()][share::shares]:
+            if times and clock is not None and clock.is_late():
+                break
             forward, query, key_side = (triton_grid.Tiling(*tiling) if i == kernel else usual[i] for i in range(3))
             tables[key] = (forward, query, key_side)
             try:

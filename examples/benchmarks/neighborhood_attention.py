@@ -298,8 +298,9 @@ def markdown(report: dict[str, Any]) -> str:
         f"{value / 1e9:.1f} GB/s on {key} thread(s)" for key, value in report["copy_bandwidth"].items()
     )
     first = [
-        f"- {name}: import {record['import_s']:.1f} s, first forward {record['forward_s']:.1f} s, first forward + "
-        f"backward {record['forward_backward_s']:.1f} s, whole process {record['process_s']:.1f} s"
+        f"- {name}: import {record['import_s']:.1f} s, neighbors {record['neighbors_s']:.1f} s, first forward "
+        f"{record['forward_s']:.1f} s, first forward + backward {record['forward_backward_s']:.1f} s, whole process "
+        f"{record['process_s']:.1f} s"
         for name, record in report["first_calls"].items()
     ]
     text = [
@@ -368,7 +369,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 def show(layer: Layer, results: list[Record]) -> None:
     """One line while the run goes on."""
-    last = {(record["way"], record["backward"]): record.get("min_ms") for record in results}
+    mine = [record for record in results if record["layer"] == layer.title]
+    last = {(record["way"], record["backward"]): record.get("min_ms") for record in mine}
     texts = [f"{way}{'+' if backward else ''} {number(ms)}" for (way, backward), ms in last.items() if ms]
     print(f"{layer.title}: {', '.join(texts)} ms", file=sys.stderr)
 
