@@ -241,7 +241,9 @@ def _differentiate_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | Non
         # Fresh nodes, since grad_out may itself depend on q. A tensor with a history keeps it behind its node: the
         # results can then be differentiated once more.
         leaves = [x if x is None else x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in saved]
-        first = _reference_gradients(leaves[0], leaves[1], leaves[2:], idx, ctx.scale, ctx.wanted, create_graph=True)
+        outer, outer_z, *inputs = leaves
+        assert outer is not None and outer_z is not None
+        first = _reference_gradients(outer, outer_z, inputs, idx, ctx.scale, ctx.wanted, create_graph=True)
         pairs = [(x, g) for x, g in zip(first, grad_grads, strict=True) if x is not None and x.requires_grad]
         present = [x for x in leaves if x is not None]
         found = torch.autograd.grad(

@@ -32,6 +32,7 @@ from .batches import Backend, Lengths
 from .inverse import inverse_neighbors
 from .neighborhood import Neighborhood
 from .neighbors import knn
+from .operators import define_operator
 from .reference import gather_rows
 
 # Keeps the weight of a source at distance zero finite; in the unit of the points.
@@ -169,19 +170,14 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32) if tensor.dtype in HALF else tensor
 
 
-@torch.library.custom_op(
-    "rotaware::interpolate",
-    mutates_args=(),
-    schema="(Tensor features, Tensor index, Tensor weights, Tensor? ptr, Tensor? edge) -> Tensor",
-)
-def _sums_operator(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
+def _run_sums(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     """`_sums`, opaque to the compiler; ptr and edge are for the backward pass."""
     if not index.numel():
         return features.new_zeros(len(index), features.shape[1])
     table = features.to(torch.promote_types(features.dtype, weights.dtype))
-    present = index >= 0
     # Asking is free on the CPU only.
-    if index.device.type != "cpu" or not bool(present.all()):
+    if index.device.type != "cpu" or (index.numpy() < 0).any():
+        present = index >= 0
         # Empty slots read a row of zeros: with any other, an infinite feature times weight 0 would be NaN.
         table = torch.cat([table, table.new_zeros(1, table.shape[1])])
         index = torch.where(present, index, len(features))
@@ -191,8 +187,7 @@ def _sums_operator(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor
     ).to(features.dtype)
 
 
-@_sums_operator.register_fake
-def _(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
+def _fake_sums(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     return features.new_empty(index.shape[0], features.shape[1])
 
 
@@ -211,29 +206,28 @@ def _differentiate_sums(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_features, None, grad_weights, None, None
 
 
-_sums_operator.register_autograd(_differentiate_sums, setup_context=_remember_sums)
-
-
-@torch.library.custom_op(
-    "rotaware::interpolate_transposed",
-    mutates_args=(),
-    schema="(Tensor rows, Tensor index, Tensor weights, Tensor ptr, Tensor edge) -> Tensor",
-)
-def _transposed_operator(rows: Tensor, index: Tensor, weights: Tensor, ptr: Tensor, edge: Tensor) -> Tensor:
+def _run_transposed(rows: Tensor, index: Tensor, weights: Tensor, ptr: Tensor, edge: Tensor) -> Tensor:
     """`_transposed`, opaque to the compiler."""
     count = ptr.shape[0] - 1
     if not index.numel():
         return rows.new_zeros(count, rows.shape[1])
     table = rows.to(torch.promote_types(rows.dtype, weights.dtype)).contiguous()
-    shares = weights.to(table.dtype).reshape(-1).index_select(0, edge)
+    shares, names = _along(edge, weights.to(table.dtype).reshape(-1), index.shape[1])
     # The last bag takes the empty slots.
-    bags = ptr.to(edge.dtype)
-    sums = embedding_bag(edge // index.shape[1], table, bags, per_sample_weights=shares, mode="sum")
+    sums = embedding_bag(names, table, ptr.to(edge.dtype), per_sample_weights=shares, mode="sum")
     return sums[:count].to(rows.dtype)
 
 
-@_transposed_operator.register_fake
-def _(rows: Tensor, index: Tensor, weights: Tensor, ptr: Tensor, edge: Tensor) -> Tensor:
+def _along(edge: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Weight and query of each edge."""
+    if edge.device.type == "cpu" and weights.dtype not in HALF:
+        # For these few numbers torch would start all its threads twice, and on a busy machine wait for them each time.
+        places = edge.numpy()
+        return torch.from_numpy(weights.numpy()[places]), torch.from_numpy(places // slots)
+    return weights.index_select(0, edge), edge // slots
+
+
+def _fake_transposed(rows: Tensor, index: Tensor, weights: Tensor, ptr: Tensor, edge: Tensor) -> Tensor:
     return rows.new_empty(ptr.shape[0] - 1, rows.shape[1])
 
 
@@ -249,17 +243,7 @@ def _differentiate_transposed(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return grad_rows, None, grad_weights, None, None
 
 
-_transposed_operator.register_autograd(_differentiate_transposed, setup_context=_remember_transposed)
-
-
-@torch.library.custom_op(
-    "rotaware::interpolate_products",
-    mutates_args=(),
-    schema="(Tensor rows, Tensor features, Tensor index, Tensor? ptr, Tensor? edge) -> Tensor",
-)
-def _products_operator(
-    rows: Tensor, features: Tensor, index: Tensor, ptr: Tensor | None, edge: Tensor | None
-) -> Tensor:
+def _run_products(rows: Tensor, features: Tensor, index: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     """`_products`, opaque to the compiler; no (M, k, C) copy exists."""
     rows, features = _single(rows).contiguous(), _single(features)
     products = rows.new_zeros(index.shape)
@@ -292,8 +276,7 @@ def _fill_products(
                 products[row, slot] = total
 
 
-@_products_operator.register_fake
-def _(rows: Tensor, features: Tensor, index: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
+def _fake_products(rows: Tensor, features: Tensor, index: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     return rows.new_empty(index.shape, dtype=torch.float32 if rows.dtype in HALF else rows.dtype)
 
 
@@ -311,4 +294,27 @@ def _differentiate_products(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
     return grad_rows, grad_features, None, None, None
 
 
-_products_operator.register_autograd(_differentiate_products, setup_context=_remember_products)
+_sums_operator = define_operator(
+    "interpolate",
+    "(Tensor features, Tensor index, Tensor weights, Tensor? ptr, Tensor? edge) -> Tensor",
+    run=_run_sums,
+    fake=_fake_sums,
+    backward=_differentiate_sums,
+    setup_context=_remember_sums,
+)
+_transposed_operator = define_operator(
+    "interpolate_transposed",
+    "(Tensor rows, Tensor index, Tensor weights, Tensor ptr, Tensor edge) -> Tensor",
+    run=_run_transposed,
+    fake=_fake_transposed,
+    backward=_differentiate_transposed,
+    setup_context=_remember_transposed,
+)
+_products_operator = define_operator(
+    "interpolate_products",
+    "(Tensor rows, Tensor features, Tensor index, Tensor? ptr, Tensor? edge) -> Tensor",
+    run=_run_products,
+    fake=_fake_products,
+    backward=_differentiate_products,
+    setup_context=_remember_products,
+)

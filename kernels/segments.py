@@ -34,6 +34,7 @@ from rotaware.geo.threads import run_in_pieces
 
 from .inverse import Inverse, inverse_neighbors
 from .numba_rows import exponential
+from .operators import define_operator
 
 Segments = Tensor | Inverse
 # Below this many numbers a piece of work is not worth a thread.
@@ -256,10 +257,7 @@ def _argmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return _argmax_plain(values, ptr, edge) if _sees_through(values) else _argmax_operator(values, ptr, edge)
 
 
-@torch.library.custom_op(
-    "rotaware::segment_sum", mutates_args=(), schema="(Tensor values, Tensor ptr, Tensor? edge) -> Tensor"
-)
-def _sum_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _run_sum(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     """`_sum`, opaque to the compiler. `embedding_bag` copies no rows and was the fastest of core torch."""
     _require_borders(ptr, len(values))
     segments, tail = len(ptr) - 1, values.shape[1:]
@@ -271,8 +269,7 @@ def _sum_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return sums[:segments].view(segments, *tail)
 
 
-@_sum_operator.register_fake
-def _(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _fake_sum(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return values.new_empty(ptr.shape[0] - 1, *values.shape[1:])
 
 
@@ -287,22 +284,13 @@ def _differentiate_sum(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _repeat(grad, ptr, edge, ctx.rows), None, None
 
 
-_sum_operator.register_autograd(_differentiate_sum, setup_context=_remember_sum)
-
-
-@torch.library.custom_op(
-    "rotaware::segment_repeat",
-    mutates_args=(),
-    schema="(Tensor values, Tensor ptr, Tensor? edge, SymInt rows) -> Tensor",
-)
-def _repeat_operator(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
+def _run_repeat(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
     """`_repeat`, opaque to the compiler."""
     _require_borders(ptr, rows)
     return torch.cat([values, values.new_zeros(1, *values.shape[1:])]).index_select(0, _owners(ptr, edge, rows))
 
 
-@_repeat_operator.register_fake
-def _(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
+def _fake_repeat(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
     return values.new_empty(rows, *values.shape[1:])
 
 
@@ -314,13 +302,7 @@ def _differentiate_repeat(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _sum(grad, *ctx.saved_tensors), None, None, None
 
 
-_repeat_operator.register_autograd(_differentiate_repeat, setup_context=_remember_repeat)
-
-
-@torch.library.custom_op(
-    "rotaware::segment_argmax", mutates_args=(), schema="(Tensor values, Tensor ptr, Tensor? edge) -> Tensor"
-)
-def _argmax_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _run_argmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     """`_argmax`, opaque to the compiler; compiled on the CPU, where every torch form is several times slower."""
     if values.device.type != "cpu":
         return _argmax_plain(values, ptr, edge)
@@ -332,8 +314,7 @@ def _argmax_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor
     return result
 
 
-@_argmax_operator.register_fake
-def _(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _fake_argmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return values.new_empty(ptr.shape[0] - 1, *values.shape[1:], dtype=torch.int64)
 
 
@@ -353,10 +334,7 @@ def _argmax_plain(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return torch.where(first < rows, first, -1)
 
 
-@torch.library.custom_op(
-    "rotaware::segment_softmax", mutates_args=(), schema="(Tensor values, Tensor ptr, Tensor? edge) -> Tensor"
-)
-def _softmax_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _run_softmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     """`segment_softmax`, opaque to the compiler; one compiled pass on the CPU."""
     if values.device.type != "cpu":
         return _softmax_plain(values, ptr, edge)
@@ -367,8 +345,7 @@ def _softmax_operator(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tenso
     return result.to(values.dtype)
 
 
-@_softmax_operator.register_fake
-def _(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
+def _fake_softmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     return values.new_empty(values.shape)
 
 
@@ -380,9 +357,6 @@ def _differentiate_softmax(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     ptr, edge, shares = ctx.saved_tensors
     mean = _repeat(_sum(shares * grad, ptr, edge), ptr, edge, grad.shape[0])
     return shares * (grad - mean), None, None
-
-
-_softmax_operator.register_autograd(_differentiate_softmax, setup_context=_remember_softmax)
 
 
 def _softmax_plain(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
@@ -469,3 +443,35 @@ def _fill_softmax(
             row = edge[place] if edge.size else place
             for column in range(columns):
                 result[row, column] *= total[column]
+
+
+_sum_operator = define_operator(
+    "segment_sum",
+    "(Tensor values, Tensor ptr, Tensor? edge) -> Tensor",
+    run=_run_sum,
+    fake=_fake_sum,
+    backward=_differentiate_sum,
+    setup_context=_remember_sum,
+)
+_repeat_operator = define_operator(
+    "segment_repeat",
+    "(Tensor values, Tensor ptr, Tensor? edge, SymInt rows) -> Tensor",
+    run=_run_repeat,
+    fake=_fake_repeat,
+    backward=_differentiate_repeat,
+    setup_context=_remember_repeat,
+)
+_argmax_operator = define_operator(
+    "segment_argmax",
+    "(Tensor values, Tensor ptr, Tensor? edge) -> Tensor",
+    run=_run_argmax,
+    fake=_fake_argmax,
+)
+_softmax_operator = define_operator(
+    "segment_softmax",
+    "(Tensor values, Tensor ptr, Tensor? edge) -> Tensor",
+    run=_run_softmax,
+    fake=_fake_softmax,
+    backward=_differentiate_softmax,
+    setup_context=_remember_softmax,
+)
