@@ -27,8 +27,9 @@ from .simd import Width
 LOG = logging.getLogger(__name__)
 # Compiled code that lies on disk is loaded in a fraction of this time.
 SECONDS_BEFORE_NOTICE = 0.7
-# Below this many products a piece is not worth a thread (about 50 microseconds of work).
-PRODUCTS_PER_PIECE = 1 << 20
+# Products below which a piece is not worth a thread, about 2 ms: on a machine with few cores ours compete with those of
+# PyTorch, which spin for a while after each of its own operations.
+PRODUCTS_PER_PIECE = 1 << 24
 
 
 def forward(
