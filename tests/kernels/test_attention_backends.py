@@ -11,7 +11,7 @@ import pytest
 import torch
 from attention_cases import ALL, LAYOUTS, NAMES, Case, Layout, assert_near, build, check, make_case
 
-from rotaware.kernels import reference, torch_attention
+from rotaware.kernels import numba_attention, reference, torch_attention
 
 MODULES = ("torch_attention", "numba_attention")
 # More queries than one chunk of a backend.
@@ -74,8 +74,12 @@ def test_only_wanted_gradients_are_computed(module: ModuleType, name: str) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_two_runs_are_equal_bit_for_bit(module: ModuleType, dtype: torch.dtype, threads: Callable[[int], None]) -> None:
+def test_two_runs_are_equal_bit_for_bit(
+    module: ModuleType, dtype: torch.dtype, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = build(LARGE, dtype)
+    # So that a problem of this size is split.
+    monkeypatch.setattr(numba_attention, "PRODUCTS_PER_PIECE", 1)
 
     def run(number: int) -> list[torch.Tensor]:
         threads(number)
