@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="the cloud to move")
     parser.add_argument("target", metavar="TGT", help="the cloud that stays")
     parser.add_argument("-o", "--out", metavar="DIR", help="result folder (default ./<src>__to__<tgt>/)")
-    parser.add_argument("--method", choices=("auto", "classic", "refine"), default="auto", help="default auto")
+    parser.add_argument("--method", choices=("auto", "roitr", "classic", "refine"), default="auto", help="default auto")
+    parser.add_argument("--network", metavar="DIR", help="weights of a RoITr of your own (default: the bundled ones)")
     parser.add_argument("--voxel", type=voxel_length, metavar="auto|LENGTH", help="working resolution, such as 5cm")
     parser.add_argument(
         "--scale", choices=("auto", "rigid"), default="auto", help="auto also tries mm against m; rigid never does"
@@ -129,6 +130,7 @@ def _compute(
         source,
         target,
         method=options.method,
+        network=options.network,
         voxel=None if options.voxel is None else options.voxel.in_unit(_unit(options.unit, source)),
         scale=options.scale,
         refine=options.refine,

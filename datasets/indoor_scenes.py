@@ -87,13 +87,13 @@ def indoor_fragment(
     >>> fragment.points.shape[1], bool((fragment.points[:, 2] > 0.4).all())
     (3, True)
     """
-    _require_seed(room_seed, "room_seed")
-    _require_seed(camera_seed, "camera_seed")
-    _require_rendering(frames, voxel)
+    require_seed(room_seed, "room_seed")
+    require_seed(camera_seed, "camera_seed")
+    require_rendering(frames, voxel)
     room = furnished_room(room_seed)
     pose = first_pose(room, np.random.default_rng([0xCA, room_seed, camera_seed]))
     seeds = [room_seed, camera_seed]
-    points = _scan(room, _path(pose, seeds, frames), seeds, camera or DepthCamera(), voxel)
+    points = scan(room, camera_walk(pose, seeds, frames), seeds, camera or DepthCamera(), voxel)
     return Fragment(points, pose, f"room{room_seed}-camera{camera_seed}")
 
 
@@ -121,21 +121,21 @@ def indoor_pair(
     >>> 0.3 <= pair.overlap <= 0.7
     True
     """
-    _require_seed(seed, "seed")
+    require_seed(seed, "seed")
     low, high = _require_range(overlap)
-    _require_rendering(frames, voxel)
+    require_rendering(frames, voxel)
     camera = camera or DepthCamera()
     room = furnished_room(seed)
     nearest = np.inf
     for start in range(_START_TRIES):
         generator = np.random.default_rng([0xAA, seed, start])
-        target_path = _path(first_pose(room, generator), [seed, start, 0], frames)
+        target_path = camera_walk(first_pose(room, generator), [seed, start, 0], frames)
         target: NDArray[np.float32] | None = None
         promising = _promising_paths(room, target_path, generator, (low, high), [seed, start])
         for trial, source_path in islice(promising, _RENDER_TRIES):
             if target is None:
-                target = _scan(room, target_path, [seed, start, 0], camera, voxel)
-            source = _scan(room, source_path, [seed, start, trial], camera, voxel)
+                target = scan(room, target_path, [seed, start, 0], camera, voxel)
+            source = scan(room, source_path, [seed, start, trial], camera, voxel)
             pose = np.linalg.inv(target_path[0]) @ source_path[0]
             measured = measured_overlap(source, target, pose)
             if low <= measured <= high:
@@ -162,7 +162,7 @@ def unrelated_pair(
     >>> pair.overlap, pair.T_target_source is None
     (0.0, True)
     """
-    _require_seed(seed, "seed")
+    require_seed(seed, "seed")
     # Seeds of their own, far from those a user of indoor_pair would count up to.
     first, second = (int(value) for value in np.random.SeedSequence([0xDD, seed]).generate_state(2))
     source = indoor_fragment(first, 0, camera=camera, frames=frames, voxel=voxel)
@@ -211,9 +211,9 @@ class IndoorScenes:
         """`pairs` in all; datasets of different `seed` share no room. The rest as for `indoor_pair`."""
         if not isinstance(pairs, int) or pairs < 1:
             raise ValueError(f"pairs: expected a positive integer, got {pairs!r}")
-        _require_seed(seed, "seed")
+        require_seed(seed, "seed")
         _require_range(overlap)
-        _require_rendering(frames, voxel)
+        require_rendering(frames, voxel)
         self.pairs, self.seed, self.overlap = pairs, seed, overlap
         self.camera, self.frames, self.voxel = camera, frames, voxel
 
@@ -236,7 +236,7 @@ class IndoorScenes:
         return indoor_pair(seed, overlap=self.overlap, camera=self.camera, frames=self.frames, voxel=self.voxel)
 
 
-def _path(pose: Array, seeds: list[int], frames: int) -> Array:
+def camera_walk(pose: Array, seeds: list[int], frames: int) -> Array:
     return camera_path(pose, frames, np.random.default_rng([0x9A, *seeds]))
 
 
@@ -250,7 +250,7 @@ def _promising_paths(
         source_pose = nearby_pose(room, target_path[0], generator)
         if source_pose is None:
             continue
-        source_path = _path(source_pose, [*seeds, trial], len(target_path))
+        source_path = camera_walk(source_pose, [*seeds, trial], len(target_path))
         moved = np.linalg.inv(target_path[0]) @ source_pose
         source, is_furniture = _foresight(room, source_path)
         gap, _ = tree.query(source @ moved[:3, :3].T + moved[:3, 3], distance_upper_bound=0.08)
@@ -274,7 +274,7 @@ def _foresight(room: Room, path: Array) -> tuple[NDArray[np.float32], NDArray[np
     return points[kept], is_furniture[kept]
 
 
-def _scan(room: Room, path: Array, seeds: list[int], camera: DepthCamera, voxel: float | None) -> NDArray[np.float32]:
+def scan(room: Room, path: Array, seeds: list[int], camera: DepthCamera, voxel: float | None) -> NDArray[np.float32]:
     """Render, measure, fuse, cut and thin."""
     generator = np.random.default_rng([0x5C, *seeds])
     warp = draw_warp(camera, generator)
@@ -290,12 +290,12 @@ def _is_in_volume(points: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.all((points >= VOLUME[0]) & (points < VOLUME[1]), axis=1)
 
 
-def _require_seed(seed: int, name: str) -> None:
+def require_seed(seed: int, name: str) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"{name}: expected a non-negative integer, got {seed!r}")
 
 
-def _require_rendering(frames: int, voxel: float | None) -> None:
+def require_rendering(frames: int, voxel: float | None) -> None:
     if not isinstance(frames, int) or frames < 1:
         raise ValueError(f"frames: expected a positive integer, got {frames!r}")
     if voxel is not None and not voxel > 0:

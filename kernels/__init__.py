@@ -24,6 +24,7 @@ from .segments import (
     segment_softmax,
     segment_sum,
 )
+from .sinkhorn import log_optimal_transport
 from .vector_attention import GroupedVectorAttention, VectorAttention, vector_attention
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "interpolate",
     "interpolation_weights",
     "knn",
+    "log_optimal_transport",
     "morton_order",
     "neighborhood_attention",
     "radius_search",

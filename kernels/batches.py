@@ -24,6 +24,15 @@ def require_points(name: str, points: Tensor) -> None:
     require_shape(name, points, "N", 3)
 
 
+def require_tie_tolerance(tolerance: float) -> None:
+    """Raise unless `tolerance` is a length.
+
+    >>> require_tie_tolerance(0.0)
+    """
+    if not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tie_tolerance: expected a length of at least 0, got {tolerance}")
+
+
 def borders(name: str, lengths: Lengths | None, rows: int) -> list[int]:
     """Where each cloud of a packed batch starts, and the end.
 

@@ -27,6 +27,7 @@ def group_points_to_nodes(
     max_points: int = 64,
     lengths: Lengths | None = None,
     node_lengths: Lengths | None = None,
+    tie_tolerance: float = 0.0,
     backend: Backend = "auto",
 ) -> NodeGroups:
     """The points nearest to each node, each point in one group.
@@ -37,7 +38,7 @@ def group_points_to_nodes(
         max_points: a node with more points keeps its nearest; the partition `node_of_point` keeps them all.
         lengths: (B,) rows of each cloud in `points`; None for one cloud.
         node_lengths: (B,) rows of each cloud in `nodes`.
-        backend: as in `knn`.
+        tie_tolerance, backend: as in `knn`; ties among the points of a node are judged by the same rule.
     Returns:
         Ties go to the lower node and, inside a group, to the lower point.
     Raises:
@@ -52,14 +53,28 @@ def group_points_to_nodes(
     if max_points < 1:
         raise ValueError(f"max_points: expected at least 1, got {max_points}")
     # Seen from the search, the nodes are searched and the points ask.
-    nearest = knn(nodes, 1, queries=points, lengths=node_lengths, query_lengths=lengths, backend=backend)
+    nearest = knn(
+        nodes,
+        1,
+        queries=points,
+        lengths=node_lengths,
+        query_lengths=lengths,
+        tie_tolerance=tie_tolerance,
+        backend=backend,
+    )
     node_of_point = nearest.index[:, 0].to(torch.int64)
     grouped = (node_of_point >= 0).nonzero()[:, 0]
     node = node_of_point[grouped]
     offset = (exact(points)[grouped] - exact(nodes)[node]).square_()
     # Two stable sorts: by node, then distance, then row.
-    by_distance = (offset[:, 0] + offset[:, 1] + offset[:, 2]).argsort(stable=True)
+    squared = offset[:, 0] + offset[:, 1] + offset[:, 2]
+    by_distance = squared.argsort(stable=True)
     order = by_distance[node[by_distance].argsort(stable=True)]
+    if tie_tolerance > 0:
+        ordered = squared[order].sqrt_()
+        opens = (ordered.diff() > tie_tolerance) | (node[order].diff() != 0)
+        run = torch.nn.functional.pad(opens.cumsum(0), (1, 0))[: len(order)]
+        order = order[(run * (len(points) + 1) + order).argsort()]
     counts = torch.bincount(node, minlength=len(nodes))
     rank = torch.arange(len(order), device=points.device) - (counts.cumsum(0) - counts)[node[order]]
     kept = rank < max_points

@@ -56,6 +56,7 @@ def interpolation_weights(
     k: int = 3,
     lengths: Lengths | None = None,
     query_lengths: Lengths | None = None,
+    tie_tolerance: float = 0.0,
     backend: Backend = "auto",
 ) -> InterpolationWeights:
     """Weights proportional to `1 / (distance + 1e-8)` over the k nearest sources.
@@ -66,7 +67,7 @@ def interpolation_weights(
         k: sources per query.
         lengths: (B,) rows of each cloud in `sources`; None for one cloud.
         query_lengths: (B,) rows of each cloud in `queries`.
-        backend: as in `knn`.
+        tie_tolerance, backend: as in `knn`.
     Returns:
         A query on top of a source takes that source alone, up to rounding. A query without any source has weights 0.
         No gradient.
@@ -78,7 +79,15 @@ def interpolation_weights(
     >>> interpolation_weights(torch.tensor([[1.0, 0, 0]]), sources).weights
     tensor([[0.7500, 0.2500, 0.0000]])
     """
-    index, distance = knn(sources, k, queries=queries, lengths=lengths, query_lengths=query_lengths, backend=backend)
+    index, distance = knn(
+        sources,
+        k,
+        queries=queries,
+        lengths=lengths,
+        query_lengths=query_lengths,
+        tie_tolerance=tie_tolerance,
+        backend=backend,
+    )
     closeness = 1 / (distance + DISTANCE_FLOOR)
     total = closeness.sum(1, keepdim=True)
     return InterpolationWeights(index, torch.where(index >= 0, closeness / total, 0))

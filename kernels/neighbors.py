@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,14 @@ from rotaware.geo.checks import require_same_dtype
 from rotaware.geo.threads import run_in_pieces
 
 from . import numba_neighbors, torch_neighbors
-from .batches import Backend, Lengths, exact, paired_clouds, require_points, runs_numba
+from .batches import Backend, Lengths, borders, exact, paired_clouds, require_points, require_tie_tolerance, runs_numba
 from .numba_tree import Tree, build_tree
 from .sampling import hilbert_order
 
 # About a millisecond of work.
 QUERIES_PER_PIECE = 1024
+# Further neighbors that are looked at for ties.
+TIES_AT_FIRST = 8
 
 
 class Neighbors(NamedTuple):
@@ -51,6 +54,7 @@ def knn(
     query_lengths: Lengths | None = None,
     exclude_self: bool = False,
     max_radius: float | None = None,
+    tie_tolerance: float = 0.0,
     backend: Backend = "auto",
 ) -> Neighbors:
     """The k nearest points of every query, exactly.
@@ -63,9 +67,13 @@ def knn(
         query_lengths: (B,) rows of each cloud in `queries`.
         exclude_self: leave out the query's own row (not its duplicates); only without `queries`.
         max_radius: largest distance that counts (inclusive, compared as squares), in the unit of the points.
+        tie_tolerance: distances of a row that follow each other by no more than this, in the unit of the points, are
+            ties, and ties go by index. Distances on a lattice are often equal; rounding breaks such ties in another way
+            in every pose of the cloud, unless the tolerance is above the rounding and below the steps of the lattice.
         backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
     Returns:
-        Sorted by distance, then index. A cloud with fewer than k points leaves -1 and infinity. No gradient.
+        Sorted by distance (ties together), then index. A cloud with fewer than k points leaves -1 and infinity. No
+        gradient.
     Raises:
         TypeError: not floating point tensors.
         ValueError: a shape, length, dtype or device that does not fit, k < 1, a negative radius, `exclude_self` with
@@ -81,7 +89,12 @@ def knn(
     if k < 1:
         raise ValueError(f"k: expected at least 1, got {k}")
     limit = math.inf if max_radius is None else _squared_radius("max_radius", max_radius)
+    require_tie_tolerance(tie_tolerance)
     asked, asked_lengths = _check(points, queries, lengths, query_lengths, exclude_self)
+    if tie_tolerance > 0:
+        return _knn_with_ties(
+            points, k, queries, lengths, query_lengths, exclude_self, max_radius, tie_tolerance, backend
+        )
     index = torch.empty((len(asked), k), dtype=torch.int32, device=points.device)
     distance = torch.empty((len(asked), k), dtype=_dtype_of_distances(points), device=points.device)
     compiled = runs_numba(backend, points, queries)
@@ -147,6 +160,44 @@ def radius_search(
     offsets = torch.zeros(len(asked) + 1, dtype=torch.int64, device=points.device)
     torch.cumsum(torch.cat(counts), 0, out=offsets[1:])
     return RadiusNeighbors(offsets, torch.cat(indices), torch.cat(distances).to(points.dtype))
+
+
+def _knn_with_ties(
+    points: Tensor,
+    k: int,
+    queries: Tensor | None,
+    lengths: Lengths | None,
+    query_lengths: Lengths | None,
+    exclude_self: bool,
+    max_radius: float | None,
+    tolerance: float,
+    backend: Backend,
+) -> Neighbors:
+    """`knn` with a tolerance: more neighbors than asked for, until no run of ties is cut off, put in another order."""
+    largest = max((stop - start for start, stop in pairwise(borders("lengths", lengths, len(points)))), default=0)
+    extra = TIES_AT_FIRST
+    while True:
+        wanted = min(k + extra, max(largest, k))
+        extra *= 2
+        found = knn(
+            points,
+            wanted,
+            queries=queries,
+            lengths=lengths,
+            query_lengths=query_lengths,
+            exclude_self=exclude_self,
+            max_radius=max_radius,
+            backend=backend,
+        )
+        # A gap between infinities is NaN: not a tie, and missing neighbors stay at the end.
+        opens = ~(found.distance.diff(dim=1) <= tolerance)
+        if wanted >= largest or bool(opens[:, k - 1 :].any(1).all()):
+            break
+    run = torch.nn.functional.pad(opens.cumsum(1), (1, 0))
+    # Missing neighbors have a run each.
+    key = run * (len(points) + 1) + found.index
+    order = key.argsort(dim=1, stable=True)[:, :k]
+    return Neighbors(found.index.gather(1, order), found.distance.gather(1, order))
 
 
 def _squared_radius(name: str, radius: float) -> float:

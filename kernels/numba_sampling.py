@@ -95,6 +95,32 @@ def _lowest_of_largest(far: np.ndarray, rows: np.ndarray, vector: int) -> tuple[
 
 
 @njit(cache=True, nogil=True)
+def _lowest_above(
+    limit: float, distance: np.ndarray, ids: np.ndarray, far: np.ndarray, children: np.ndarray, stack: np.ndarray
+) -> int:
+    """The lowest row of all points whose squared distance is at least `limit`; only boxes that have one are entered."""
+    lowest = NO_ID
+    stack[0] = far.shape[0] - 1
+    waiting = 1
+    while waiting > 0:
+        waiting -= 1
+        node = stack[waiting]
+        child = children[node]
+        for lane in range(LANES):
+            if far[node, lane] < limit:
+                continue
+            if child >= 0:
+                stack[waiting] = child + lane
+                waiting += 1
+                continue
+            leaf = lane - 1 - child
+            for place in range(LANES):
+                if distance[leaf, place] >= limit:
+                    lowest = min(lowest, ids[leaf, place])
+    return lowest
+
+
+@njit(cache=True, nogil=True)
 def farthest_points(
     points: np.ndarray,
     coordinates: np.ndarray,
@@ -103,12 +129,13 @@ def farthest_points(
     lowest: np.ndarray,
     children: np.ndarray,
     start: int,
+    tie_tolerance: float,
     samples: np.ndarray,
 ) -> None:
     """Fill samples (S,) int64, S at most n, with the farthest points of an (n, 3) float64 cloud and its `Tree`.
 
     A box is entered only if the new sample is closer to it than the farthest of its points is to the samples so far.
-    Of equally far points the lowest row comes first.
+    Of points as far as the farthest, up to the tolerance, the lowest row comes first.
     """
     nodes, leaves = boxes.shape[0], ids.shape[0]
     # Squared distance of every point to the samples; the largest below each child, and the lowest row that has it.
@@ -165,4 +192,7 @@ def farthest_points(
             above = parent[node]
             lane = node - children[above]
             far[above, lane], rows[above, lane] = _lowest_of_largest(far, rows, node)
-        row = _lowest_of_largest(far, rows, nodes - 1)[1]
+        largest, row = _lowest_of_largest(far, rows, nodes - 1)
+        if tie_tolerance > 0.0 and largest > 0.0:
+            limit = largest - 2.0 * np.sqrt(largest) * tie_tolerance
+            row = _lowest_above(limit, distance, ids, far, children, entered)

@@ -118,6 +118,7 @@ class Pyramid:
         sources: int = 3,
         inverse: bool = True,
         pair_features: PairFeatures = point_pair_features,
+        tie_tolerance: float = 0.0,
         backend: Backend = "auto",
     ) -> Pyramid:
         """Compute all levels. RoITr's are `strides=(1, 4, 4, 4), ks=(8, 16, 16, 16)`.
@@ -139,6 +140,9 @@ class Pyramid:
                 needed.
             pair_features: function of anchor points, anchor normals, neighbor points and neighbor normals, such as
                 `rotaware.geo.signed_point_pair_features`.
+            tie_tolerance: lengths that differ by less are ties, which the lower row of the input wins, as in `knn` and
+                `farthest_point_sampling`. On a cloud whose coordinates lie on a lattice the same choices are then made
+                in every pose: 1e-6 for metres on millimetres.
             backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
         Returns:
             Tables of int32, -1 where a cloud has too few points. No gradient to points or normals.
@@ -170,8 +174,8 @@ class Pyramid:
             levels = []
             for stride, k in zip(strides, ks, strict=True):
                 finer = cloud
-                rows, cloud = _sampled(finer, stride, backend)
-                levels.append(_level(finer, cloud, rows, k, sources, drop_first, pair_features, backend))
+                rows, cloud = _sampled(finer, stride, tie_tolerance, backend)
+                levels.append(_level(finer, cloud, rows, k, sources, drop_first, pair_features, tie_tolerance, backend))
             if inverse:
                 for level in levels:
                     for table in (level.neighborhood, level.down, level.up):
@@ -235,12 +239,12 @@ def _inverted(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order.to(torch.int64), places)
 
 
-def _sampled(finer: _Cloud, stride: int, backend: Backend) -> tuple[Tensor | None, _Cloud]:
+def _sampled(finer: _Cloud, stride: int, ties: float, backend: Backend) -> tuple[Tensor | None, _Cloud]:
     """Given rows of the samples, None if all points are, and the cloud of them."""
     if stride == 1:
         return None, finer
     sizes = tuple(max(1, size // stride) if size else 0 for size in finer.sizes)
-    rows = farthest_point_sampling(finer.points, sizes, lengths=finer.sizes, backend=backend)
+    rows = farthest_point_sampling(finer.points, sizes, lengths=finer.sizes, tie_tolerance=ties, backend=backend)
     order = None
     if finer.order is not None:
         # The order of the finer level, which keeps clouds together as well.
@@ -256,20 +260,27 @@ def _level(
     sources: int,
     drop_first: bool,
     pair_features: PairFeatures,
+    ties: float,
     backend: Backend,
 ) -> Level:
     """Tables of one level, found in the given order and then reordered."""
     points, normals = cloud.reordered
     own = torch.arange(len(points), device=points.device)
-    neighborhood = _others(cloud, cloud, own, k, drop_first, backend)
+    neighborhood = _others(cloud, cloud, own, k, drop_first, ties, backend)
     around = _pairs(neighborhood, points, normals, points, normals, pair_features)
     sizes = torch.tensor([0, *accumulate(cloud.sizes)], device=points.device)
     if rows is None:
         shared = None, neighborhood, around, None, None
         return Level(points, normals, cloud.sizes, sizes, cloud.order, neighborhood, around, *shared)
-    down = _others(cloud, finer, rows, k, drop_first, backend)
+    down = _others(cloud, finer, rows, k, drop_first, ties, backend)
     found = interpolation_weights(
-        finer.points, cloud.points, k=sources, lengths=cloud.sizes, query_lengths=finer.sizes, backend=backend
+        finer.points,
+        cloud.points,
+        k=sources,
+        lengths=cloud.sizes,
+        query_lengths=finer.sizes,
+        tie_tolerance=ties,
+        backend=backend,
     )
     up, weights = Neighborhood.from_index(found.index, len(points)), found.weights
     if finer.order is not None and cloud.order is not None:
@@ -291,14 +302,22 @@ def _level(
     )
 
 
-def _others(queries: _Cloud, keys: _Cloud, own: Tensor, k: int, drop_first: bool, backend: Backend) -> Neighborhood:
+def _others(
+    queries: _Cloud, keys: _Cloud, own: Tensor, k: int, drop_first: bool, ties: float, backend: Backend
+) -> Neighborhood:
     """The k nearest keys of each query without itself, which is the given row `own` of the keys; reordered."""
     lengths, query_lengths = keys.sizes, queries.sizes
     if queries is keys and not drop_first:
-        index = knn(keys.points, k, lengths=lengths, exclude_self=True, backend=backend).index
+        index = knn(keys.points, k, lengths=lengths, exclude_self=True, tie_tolerance=ties, backend=backend).index
     else:
         index = knn(
-            keys.points, k + 1, queries=queries.points, lengths=lengths, query_lengths=query_lengths, backend=backend
+            keys.points,
+            k + 1,
+            queries=queries.points,
+            lengths=lengths,
+            query_lengths=query_lengths,
+            tie_tolerance=ties,
+            backend=backend,
         ).index
         if drop_first:
             index = index[:, 1:]

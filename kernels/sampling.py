@@ -13,7 +13,7 @@ from rotaware.geo.checks import require_choice
 from rotaware.geo.threads import run_in_pieces
 
 from . import numba_order, numba_sampling
-from .batches import Backend, Lengths, borders, exact, require_points, runs_numba
+from .batches import Backend, Lengths, borders, exact, require_points, require_tie_tolerance, runs_numba
 from .numba_order import AXIS_CELLS, SPREAD
 from .numba_tree import build_tree
 
@@ -110,6 +110,7 @@ def farthest_point_sampling(
     *,
     lengths: Lengths | None = None,
     start: int = 0,
+    tie_tolerance: float = 0.0,
     backend: Backend = "auto",
 ) -> Tensor:
     """Each next sample is the point farthest from all samples before it, exactly.
@@ -119,6 +120,7 @@ def farthest_point_sampling(
         num_samples: how many of each cloud, or (B,) one number per cloud; no more than it has points.
         lengths: (B,) rows of each cloud; None for one cloud.
         start: first sample, counted within each cloud.
+        tie_tolerance: points that are less than this nearer than the farthest are as far, in the unit of the points.
         backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
     Returns:
         (S,) int64 packed rows, in the order of sampling; no row twice. Among equally far points the lowest row.
@@ -136,6 +138,7 @@ def farthest_point_sampling(
     wanted = _samples_per_cloud(num_samples, sizes)
     if any(number and not 0 <= start < size for number, size in zip(wanted, sizes, strict=True)):
         raise ValueError(f"start: expected a row of every cloud (sizes {sizes}), got {start}")
+    require_tie_tolerance(tie_tolerance)
     values = exact(points)
     samples = torch.empty(sum(wanted), dtype=torch.int64, device=points.device)
     compiled = runs_numba(backend, points)
@@ -143,7 +146,7 @@ def farthest_point_sampling(
 
     def run(begin: int, end: int) -> None:
         for cloud in range(begin, end):
-            (_farthest_numba if compiled else _farthest_torch)(clouds[cloud], start, outputs[cloud])
+            (_farthest_numba if compiled else _farthest_torch)(clouds[cloud], start, tie_tolerance, outputs[cloud])
 
     # A thread of its own would not know the caller's CUDA stream.
     run_in_pieces(run, len(sizes), smallest=1 if compiled else len(sizes))
@@ -164,14 +167,14 @@ def _samples_per_cloud(num_samples: int | Lengths, sizes: list[int]) -> list[int
     return wanted
 
 
-def _farthest_numba(points: Tensor, start: int, samples: Tensor) -> None:
+def _farthest_numba(points: Tensor, start: int, tie_tolerance: float, samples: Tensor) -> None:
     """Fill the samples of one cloud."""
     if len(samples):
         tree = build_tree(points.numpy(), hilbert_order(points))
-        numba_sampling.farthest_points(points.numpy(), *tree, start, samples.numpy())
+        numba_sampling.farthest_points(points.numpy(), *tree, start, tie_tolerance, samples.numpy())
 
 
-def _farthest_torch(points: Tensor, start: int, samples: Tensor) -> None:
+def _farthest_torch(points: Tensor, start: int, tie_tolerance: float, samples: Tensor) -> None:
     """Fill the samples of one cloud, one pass over all points per sample and no synchronisation."""
     distance = points.new_full((len(points),), float("inf"))
     current = torch.full((), start, device=points.device)
@@ -182,6 +185,11 @@ def _farthest_torch(points: Tensor, start: int, samples: Tensor) -> None:
         distance = torch.fmin(distance, offset[:, 0] + offset[:, 1] + offset[:, 2])
         distance.index_fill_(0, slot, -1.0)
         current = distance.argmax()
+        if tie_tolerance > 0:
+            largest = distance[current]
+            limit = largest - 2 * largest.clamp(min=0).sqrt() * tie_tolerance
+            # The first of the largest of 0 and 1.
+            current = (distance >= limit).to(torch.uint8).argmax()
 
 
 def morton_order(points: Tensor, lengths: Lengths | None = None, *, backend: Backend = "auto") -> Tensor:

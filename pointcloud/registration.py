@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -17,16 +18,18 @@ from rotaware.geo.checks import require_choice
 from . import canonical
 from .estimators import same_pose
 from .io import as_point_cloud
+from .learned import bundled_roitr
 from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
 from .result import Check, OnStage, Registration, Stage
-from .search import PRIOR, Candidate, candidate, putative_matches, refined, search
+from .roitr import RoITr
+from .search import PRIOR, Candidate, Engines, candidate, putative_matches, refined, search, together
 from .units import unit_factor
 from .verdict import THRESHOLDS, Accept, confidence_of, judge, normalised
 from .verify import observability
 from .view import View, view_of
 
-Method = Literal["auto", "classic", "refine"]
+Method = Literal["auto", "roitr", "classic", "refine"]
 Scale = Literal["auto", "rigid"]
 
 STAGES = ("clean + canonicalise", "describe", "match + solve", "refine", "verify")
@@ -51,6 +54,7 @@ def register(
     accept: Accept = "balanced",
     hypotheses: int = 5,
     init: np.ndarray | None = None,
+    network: RoITr | str | PathLike[str] | None = None,
     source_sensor: np.ndarray | None = None,
     target_sensor: np.ndarray | None = None,
     unit: str = "auto",
@@ -65,7 +69,8 @@ def register(
 
     Args:
         source, target: a path, (N, 3) array or tensor, `PointCloud`, or Open3D cloud, in any common unit.
-        method: "classic" searches globally; "refine" only improves `init`; "auto" is "classic" in this version.
+        method: "roitr" takes correspondences from the network, "classic" from histograms of point pair features, "auto"
+            from both, and the evidence decides between their poses; "refine" only improves `init`.
         voxel: working resolution in the unit of the target; None chooses about 6000 voxels for the larger cloud.
         scale: "auto" also tries the ratio of two known units (mm against m) when the sizes call for it, and says so;
             "rigid" never does.
@@ -73,6 +78,7 @@ def register(
         accept: how sure to be: confidence of 0.95 (strict), 0.80 (balanced), 0.50 (loose).
         hypotheses: poses that are refined and compared.
         init: (4, 4) start for `method="refine"`, source to target.
+        network: a RoITr with `config.voxel`, or the folder of one; None takes the one that comes with the package.
         source_sensor, target_sensor: (3,) where the scanner stood; None takes it from the file or estimates it from
             the cloud.
         unit: name of the unit of the files, for the report; "auto" guesses.
@@ -90,7 +96,7 @@ def register(
     >>> result.ok, bool(np.abs(result.T - pair.T_target_source).max() < 0.1)
     (True, True)
     """
-    require_choice("method", method, ("auto", "classic", "refine"))
+    require_choice("method", method, ("auto", "roitr", "classic", "refine"))
     require_choice("scale", scale, ("auto", "rigid"))
     require_choice("refine", refine, ("auto", "none", "gicp", "point", "plane"))
     require_choice("accept", accept, ("strict", "balanced", "loose"))
@@ -99,18 +105,25 @@ def register(
     if hypotheses < 1:
         raise ValueError(f"hypotheses: expected at least 1, got {hypotheses}")
     start_pose = _start(method, init)
+    engines = Engines(classic=method != "roitr", network=_network(network) if method in ("auto", "roitr") else None)
     with _threads(threads):
         run = _Run(on_stage)
         options: dict[str, Any] = {
             "method": method, "voxel": voxel, "scale": scale, "refine": refine, "accept": accept,
-            "hypotheses": hypotheses, "init": init, "unit": unit,
+            "hypotheses": hypotheses, "init": init, "unit": unit, "network": _name(network, engines),
             "source_sensor": source_sensor, "target_sensor": target_sensor,
         }  # fmt: skip
-        return _register(source, target, start_pose, options, seed, run)
+        return _register(source, target, start_pose, engines, options, seed, run)
 
 
 def _register(
-    source: Any, target: Any, start: np.ndarray | None, options: dict[str, Any], seed: int, run: _Run
+    source: Any,
+    target: Any,
+    start: np.ndarray | None,
+    engines: Engines,
+    options: dict[str, Any],
+    seed: int,
+    run: _Run,
 ) -> Registration:
     with run.stage(1):
         moving = _prepare("source", source, options["source_sensor"], 1.0, seed)
@@ -122,22 +135,22 @@ def _register(
         size = options["voxel"] or max(sizes[0] * factor, sizes[1])
         run.note = f"dropped {moving.clean.dropped_nonfinite + fixed.clean.dropped_nonfinite} NaN, voxel {size:.3g}"
     kind: Refinement = "gicp" if options["refine"] == "auto" else options["refine"]
-    best = _attempt(moving, fixed, size, start, kind, options, run)
+    best = _attempt(moving, fixed, size, start, engines, kind, options, run)
     undecided = best.verdict.status == "not_registered" and best.verdict.confidence > HOPE
     if undecided and start is None and options["voxel"] is None:
         # Something to confirm: a finer look at the same clouds, whose noise differs, must find the same pose.
-        again = _attempt(moving, fixed, size / SECOND_LOOK, start, kind, options, run, confirms=best)
+        again = _attempt(moving, fixed, size / SECOND_LOOK, start, engines, kind, options, run, confirms=best)
         best = again if again.verdict.confidence > best.verdict.confidence else best
     if start is None and (best.verdict.status != "registered" or best.verdict.confidence < CLEAR):
         with run.stage(5):
-            best = _unless_mirrored(best)
+            best = _unless_mirrored(best, engines)
             run.note = "the mirror image fits better" if best.mirrored else "the mirror image fits no better"
     return outcome(best, moving, fixed, factor, options, seed, run.timings)
 
 
-def _unless_mirrored(attempt: Attempt) -> Attempt:
+def _unless_mirrored(attempt: Attempt, engines: Engines) -> Attempt:
     """Refuse a pose when the reflected source fits better still."""
-    reflected = search(attempt.source.mirrored(), attempt.target)[:3]
+    reflected = search(attempt.source.mirrored(), attempt.target, engines)[:3]
     certainty = max(each.certainty for each in reflected)
     keypoints = max(len(attempt.source.points), len(attempt.target.points))
     sure = confidence_of(normalised(certainty, keypoints)) >= THRESHOLDS["balanced"]
@@ -156,6 +169,7 @@ def _attempt(
     fixed: Prepared,
     voxel: float,
     start: np.ndarray | None,
+    engines: Engines,
     kind: Refinement,
     options: dict[str, Any],
     run: _Run,
@@ -167,11 +181,11 @@ def _attempt(
         run.note = f"{len(source.points)} and {len(target.points)} keypoints"
     with run.stage(3):
         if start is None:
-            candidates = search(source, target)
+            candidates = search(source, target, engines)
         else:
             pose = fixed.frame @ start @ canonical.invert(moving.frame)
             pose[:3, 3] /= voxel
-            candidates = [_started(source, target, pose)]
+            candidates = [_started(source, target, pose, engines)]
         run.note = f"{len(candidates[0].putative.matches)} correspondences, {len(candidates)} hypotheses"
     with run.stage(4):
         refiner = Refiner(source, target, kind)
@@ -203,13 +217,28 @@ def _agreement(earlier: Attempt, pose: np.ndarray, voxel: float) -> float:
     return earlier.verdict.confidence if same else 0.0
 
 
-def _started(source: View, target: View, pose: np.ndarray) -> Candidate:
+def _started(source: View, target: View, pose: np.ndarray, engines: Engines) -> Candidate:
     """The given start, with the source's normals turned over if that fits the target better."""
-    sides = [candidate(source, target, pose, putative_matches(source, target, turned=False))]
-    if len(source.sensors) > 1 or len(target.sensors) > 1:
-        view = source.turned()
-        sides.append(candidate(view, target, pose, putative_matches(view, target, turned=True)))
+    views = [source, source.turned()] if len(source.sensors) > 1 or len(target.sensors) > 1 else [source]
+    sides = []
+    for turned, view in enumerate(views):
+        putative = together(view, target, putative_matches(view, target, engines, turned=bool(turned)))
+        sides.append(candidate(view, target, pose, putative))
     return max(sides, key=lambda each: each.score)
+
+
+def _network(given: RoITr | str | PathLike[str] | None) -> RoITr:
+    network = given if isinstance(given, RoITr) else bundled_roitr() if given is None else RoITr.from_pretrained(given)
+    if network.config.voxel is None:
+        raise ValueError("network: expected one trained with the voxel as its unit (config.voxel), got one for metres")
+    return network.eval()
+
+
+def _name(given: RoITr | str | PathLike[str] | None, engines: Engines) -> str | None:
+    """What a report says about the network."""
+    if engines.network is None:
+        return None
+    return "bundled" if given is None else "given" if isinstance(given, RoITr) else str(given)
 
 
 def _start(method: Method, init: np.ndarray | None) -> np.ndarray | None:

@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from .canonical import invert
 from .descriptors import mutual_matches
 from .estimators import Matches, distinct, hypotheses, inliers, places, support
+from .learned import learned_matches
 from .refine import Refiner
+from .roitr import RoITr
 from .verify import Evidence, Observability, gather_evidence, observability
 from .view import View
 
@@ -30,8 +32,16 @@ KEEP_SUPPORT = 0.87
 
 
 @dataclass(frozen=True)
+class Engines:
+    """Where correspondences come from: histograms of point pair features, a network, or both."""
+
+    classic: bool = True
+    network: RoITr | None = None
+
+
+@dataclass(frozen=True)
 class Putative:
-    """Mutual matches between two views, and the rows they came from."""
+    """Matches between two views, and the rows they came from."""
 
     matches: Matches
     source_rows: np.ndarray
@@ -66,10 +76,22 @@ class Candidate:
         return self.certainty + 1e-3 * self.score
 
 
-def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
-    """Mutually nearest descriptors; `source` already turned over if `turned`."""
-    rows, partners, similarity = mutual_matches(source.descriptors, target.descriptors)
-    weights = similarity * np.minimum(source.distinctiveness[rows], target.distinctiveness[partners])
+def putative_matches(source: View, target: View, engines: Engines, *, turned: bool) -> list[Putative]:
+    """Matches of each engine; `source` already turned over if `turned`."""
+    found = []
+    if engines.classic:
+        rows, partners, similarity = mutual_matches(source.descriptors, target.descriptors)
+        weights = similarity * np.minimum(source.distinctiveness[rows], target.distinctiveness[partners])
+        found.append(_putative(source, target, rows, partners, weights, turned))
+    if engines.network is not None:
+        rows, partners, weights = learned_matches(source, target, engines.network)
+        found.append(_putative(source, target, rows, partners, weights, turned))
+    return found
+
+
+def _putative(
+    source: View, target: View, rows: np.ndarray, partners: np.ndarray, weights: np.ndarray, turned: bool
+) -> Putative:
     matches = Matches(
         source.points[rows],
         target.points[partners],
@@ -80,8 +102,19 @@ def putative_matches(source: View, target: View, *, turned: bool) -> Putative:
     return Putative(matches, rows, partners, turned)
 
 
-def search(source: View, target: View) -> list[Candidate]:
-    """Candidate poses from descriptors, best first.
+def together(source: View, target: View, parts: list[Putative]) -> Putative:
+    """All matches as one set, on which poses are compared whatever engine they come from."""
+    if len(parts) == 1:
+        return parts[0]
+    rows, partners, weights = (
+        np.concatenate(each)
+        for each in zip(*((part.source_rows, part.target_rows, part.matches.weights) for part in parts), strict=True)
+    )
+    return _putative(source, target, rows, partners, weights, parts[0].turned)
+
+
+def search(source: View, target: View, engines: Engines) -> list[Candidate]:
+    """Candidate poses, best first.
 
     If a cloud may have been seen from either side, the source is matched as it is and, unless that settles the
     matter, turned over.
@@ -92,12 +125,13 @@ def search(source: View, target: View) -> list[Candidate]:
         if any(each.certainty > SETTLED for each in found):
             break
         view = source.turned() if turned else source
-        putative = putative_matches(view, target, turned=turned)
-        poses, _ = hypotheses(putative.matches, HYPOTHESES)
+        parts = putative_matches(view, target, engines, turned=turned)
+        putative = together(view, target, parts)
+        poses = [pose for part in parts for pose in hypotheses(part.matches, HYPOTHESES)[0]]
         found += [candidate(view, target, pose, putative) for pose in [*poses, *axis_alignments(view, target)]]
     order = sorted(range(len(found)), key=lambda c: -found[c].score)
-    poses = np.stack([found[c].pose for c in order])
-    return [found[order[k]] for k in distinct(poses, source.centre, len(order))]
+    poses = np.stack([found[c].pose for c in order])  # type: ignore[assignment]
+    return [found[order[k]] for k in distinct(poses, source.centre, len(order))]  # type: ignore[arg-type]
 
 
 def axis_alignments(source: View, target: View) -> list[np.ndarray]:

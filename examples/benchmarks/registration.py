@@ -70,12 +70,12 @@ class Case:
     information: np.ndarray  # (6, 6)
 
 
-def rotaware(source: np.ndarray, target: np.ndarray) -> Guess:
-    """This project, without any hint."""
+def rotaware(source: np.ndarray, target: np.ndarray, *, method: Any) -> Guess:
+    """This project, without any hint; its best guess, also where it does not accept it."""
     from rotaware.pointcloud import register
 
-    result = register(source, target, seed=SEED)
-    return result.T, result.ok
+    result = register(source, target, method=method, seed=SEED)
+    return result.T_target_source, result.ok
 
 
 def open3d_ransac(source: np.ndarray, target: np.ndarray, *, iterations: int) -> Guess:
@@ -136,7 +136,9 @@ def gicp(source: np.ndarray, target: np.ndarray, pose: np.ndarray) -> np.ndarray
 
 
 METHODS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], Guess]]] = {
-    "rotaware": ("rotaware", rotaware),
+    "rotaware": ("rotaware", partial(rotaware, method="auto")),
+    "roitr": ("rotaware, bundled RoITr alone", partial(rotaware, method="roitr")),
+    "classic": ("rotaware, histograms alone", partial(rotaware, method="classic")),
     "open3d-100k": ("Open3D FPFH + RANSAC 100k + GICP", partial(open3d_ransac, iterations=100_000)),
     "open3d-1m": ("Open3D FPFH + RANSAC 1M + GICP", partial(open3d_ransac, iterations=1_000_000)),
     "kiss": ("KISS-Matcher 5 cm + GICP", kiss),

@@ -97,7 +97,7 @@ def test_result_tells_what_was_done(pair: RegistrationPair, found: Registration)
     assert found.source.points == found.source.used == len(pair.source)
     np.testing.assert_allclose(found.target.extent, np.ptp(pair.target, axis=0), rtol=1e-6)
     assert (found.source.unit, found.source.unit_source) == ("m", "guessed")
-    assert (found.engine, found.scale, found.seed) == ("classic", 1.0, 0)
+    assert (found.engine, found.scale, found.seed) == ("roitr + classic", 1.0, 0)
     assert found.refine == "accepted"
     assert list(found.timings) == list(STAGES)
     assert warned(found) == []

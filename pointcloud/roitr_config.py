@@ -1,0 +1,140 @@
+"""What a RoITr is made of, as numbers that go into a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from rotaware.geo.checks import require_choice
+
+PairFeatureKind = Literal["ppf", "signed_ppf"]
+NodeMatching = Literal["dual_normalised", "adaptive"]
+
+
+@dataclass(frozen=True)
+class RoITrConfig:
+    """Sizes and constants of a RoITr; the defaults are the published network for rigid scenes (3DMatch).
+
+    Lengths are in the unit of the points. `voxel` names that unit: a network with `voxel=None` was trained on metres;
+    one with a number expects clouds scaled so that the voxel they were thinned with has that length, whatever it is in
+    reality, and so serves every scale.
+
+    Attributes:
+        widths: channels of the four levels, fine to coarse; the last is also the width of the global transformer.
+        strides: ratio of each level's points to the finer one's.
+        neighbors: neighbors of a point in local attention, per level.
+        blocks: same-resolution blocks per level of the encoder.
+        heads: of every attention.
+        global_layers: self and cross layers of the global transformer, counted in pairs.
+        point_channels: width of a point's descriptor.
+        pair_features: "ppf" as published, or "signed_ppf", which tells a scene from its mirror image.
+        distance_scale: of the distances among superpoints (sigma_d).
+        angle_scale: of the angles among superpoints, degrees (sigma_a).
+        angle_neighbors: superpoints that span those angles.
+        patch_points: points of a superpoint's patch, at most.
+        node_matching: the largest entries of the dual-normalised scores, or all pairs nearer than `node_distance` and
+            at least `patch_pairs` (4DMatch).
+        patch_pairs: pairs of patches that are matched.
+        node_distance: of descriptors, for adaptive matching.
+        top_k: partners of a point, both ways.
+        threshold: least confidence of a match.
+        sinkhorn_iterations: of the optimal transport between two patches.
+        voxel: see above.
+        tie_tolerance: lengths that differ by less are equal and the lower row is taken, so that scans on a lattice give
+            the same neighbors in every pose; 0 for the published behaviour.
+
+    >>> RoITrConfig().widths, RoITrConfig.nonrigid().widths
+    ((64, 128, 256, 256), (128, 256, 512, 512))
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 256)
+    strides: tuple[int, ...] = (1, 4, 4, 4)
+    neighbors: tuple[int, ...] = (8, 16, 16, 16)
+    blocks: tuple[int, ...] = (1, 2, 2, 2)
+    heads: int = 4
+    global_layers: int = 3
+    point_channels: int = 256
+    pair_features: PairFeatureKind = "ppf"
+    distance_scale: float = 0.2
+    angle_scale: float = 15.0
+    angle_neighbors: int = 3
+    patch_points: int = 64
+    node_matching: NodeMatching = "dual_normalised"
+    patch_pairs: int = 256
+    node_distance: float = 0.75
+    top_k: int = 3
+    threshold: float = 0.05
+    sinkhorn_iterations: int = 100
+    voxel: float | None = None
+    tie_tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "strides", "neighbors", "blocks"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            least = 0 if name == "blocks" else 1
+            if len(values) != len(self.widths) or len(values) < 2:
+                raise ValueError(
+                    f"{name}: expected one number for each of two or more levels, got {len(values)} for "
+                    f"{len(self.widths)} widths"
+                )
+            if not all(isinstance(value, int) and value >= least for value in values):
+                raise ValueError(f"{name}: expected integers of at least {least}, got {values}")
+        if any(width % self.heads for width in self.widths):
+            raise ValueError(f"heads: expected a divisor of the widths {self.widths}, got {self.heads}")
+        require_choice("pair_features", self.pair_features, ("ppf", "signed_ppf"))
+        require_choice("node_matching", self.node_matching, ("dual_normalised", "adaptive"))
+
+    @classmethod
+    def rigid(cls, **changes: Any) -> RoITrConfig:
+        """The published network for 3DMatch: 10 102 273 parameters."""
+        return cls(**changes)
+
+    @classmethod
+    def nonrigid(cls, **changes: Any) -> RoITrConfig:
+        """The published network for 4DMatch, twice as wide: 40 258 561 parameters.
+
+        >>> RoITrConfig.nonrigid().node_matching
+        'adaptive'
+        """
+        published: dict[str, Any] = {
+            "widths": (128, 256, 512, 512),
+            "point_channels": 512,
+            "node_matching": "adaptive",
+            "patch_pairs": 128,
+            "top_k": 2,
+        }
+        return cls(**{**published, **changes})
+
+    @property
+    def pair_channels(self) -> int:
+        """Numbers per pair of points."""
+        return 4 if self.pair_features == "ppf" else 5
+
+    def to_json(self) -> str:
+        """The configuration as text.
+
+        >>> RoITrConfig.from_json(RoITrConfig().to_json()) == RoITrConfig()
+        True
+        """
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> RoITrConfig:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, a name that is unknown, or a value that does not fit.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"configuration: expected JSON, got {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"configuration: expected a JSON object, got {type(values).__name__}")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"configuration: expected the names {sorted(known)}, got also {unknown}")
+        return cls(**values)
