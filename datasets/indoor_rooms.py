@@ -71,7 +71,7 @@ def room_fragments(
         pose = nearby_pose(room, poses[generator.integers(len(poses))], generator)
         if pose is not None:
             poses.append(pose)
-    found = []
+    found: list[Fragment] = []
     for number, pose in enumerate(poses):
         seeds = [room_seed, number]
         path = camera_walk(pose, seeds, frames)

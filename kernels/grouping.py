@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .batches import Backend, Lengths, exact
 from .neighbors import knn
+from .numba_ties import group_numbers
 
 
 class NodeGroups(NamedTuple):
@@ -38,7 +39,7 @@ def group_points_to_nodes(
         max_points: a node with more points keeps its nearest; the partition `node_of_point` keeps them all.
         lengths: (B,) rows of each cloud in `points`; None for one cloud.
         node_lengths: (B,) rows of each cloud in `nodes`.
-        tie_tolerance, backend: as in `knn`; ties among the points of a node are judged by the same rule.
+        tie_tolerance, backend: as in `knn`; ties among the points of a node are judged as those of a query.
     Returns:
         Ties go to the lower node and, inside a group, to the lower point.
     Raises:
@@ -71,10 +72,12 @@ def group_points_to_nodes(
     by_distance = squared.argsort(stable=True)
     order = by_distance[node[by_distance].argsort(stable=True)]
     if tie_tolerance > 0:
-        ordered = squared[order].sqrt_()
-        opens = (ordered.diff() > tie_tolerance) | (node[order].diff() != 0)
-        run = torch.nn.functional.pad(opens.cumsum(0), (1, 0))[: len(order)]
-        order = order[(run * (len(points) + 1) + order).argsort()]
+        # Where a group ends depends on where it began: one pass, on the CPU.
+        groups = group_numbers(squared[order].cpu().double().numpy(), node[order].cpu().numpy(), tie_tolerance)
+        # All of a group have one node, and a sort by row, then group, leaves groups and nodes in their order.
+        group = torch.from_numpy(groups).to(points.device)
+        order, by_row = order.sort()
+        order = order[group[by_row].argsort(stable=True)]
     counts = torch.bincount(node, minlength=len(nodes))
     rank = torch.arange(len(order), device=points.device) - (counts.cumsum(0) - counts)[node[order]]
     kept = rank < max_points

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +18,15 @@ from torch import Tensor
 from rotaware.geo.checks import require_same_dtype
 from rotaware.geo.threads import run_in_pieces
 
-from . import numba_neighbors, torch_neighbors
-from .batches import Backend, Lengths, borders, exact, paired_clouds, require_points, require_tie_tolerance, runs_numba
+from . import numba_neighbors, numba_ties, torch_neighbors
+from .batches import Backend, Lengths, exact, paired_clouds, require_points, require_tie_tolerance, runs_numba
 from .numba_tree import Tree, build_tree
 from .sampling import hilbert_order
 
 # About a millisecond of work.
 QUERIES_PER_PIECE = 1024
-# Further neighbors that are looked at for ties.
-TIES_AT_FIRST = 8
+# Neighbors beyond the k-th that are looked at for ties before the cloud is searched for them.
+FURTHER = 2
 
 
 class Neighbors(NamedTuple):
@@ -67,9 +66,10 @@ def knn(
         query_lengths: (B,) rows of each cloud in `queries`.
         exclude_self: leave out the query's own row (not its duplicates); only without `queries`.
         max_radius: largest distance that counts (inclusive, compared as squares), in the unit of the points.
-        tie_tolerance: distances of a row that follow each other by no more than this, in the unit of the points, are
-            ties, and ties go by index. Distances on a lattice are often equal; rounding breaks such ties in another way
-            in every pose of the cloud, unless the tolerance is above the rounding and below the steps of the lattice.
+        tie_tolerance: in the unit of the points. The nearest point and all that are no farther than it plus this are
+            tied; the nearest of the others opens the next such group, and so on; inside a group the lowest row comes
+            first. Distances on a lattice are often equal; rounding breaks such ties in another way in every pose of
+            the cloud, unless the tolerance is above the rounding and below the steps of the distances.
         backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
     Returns:
         Sorted by distance (ties together), then index. A cloud with fewer than k points leaves -1 and infinity. No
@@ -91,10 +91,6 @@ def knn(
     limit = math.inf if max_radius is None else _squared_radius("max_radius", max_radius)
     require_tie_tolerance(tie_tolerance)
     asked, asked_lengths = _check(points, queries, lengths, query_lengths, exclude_self)
-    if tie_tolerance > 0:
-        return _knn_with_ties(
-            points, k, queries, lengths, query_lengths, exclude_self, max_radius, tie_tolerance, backend
-        )
     index = torch.empty((len(asked), k), dtype=torch.int32, device=points.device)
     distance = torch.empty((len(asked), k), dtype=_dtype_of_distances(points), device=points.device)
     compiled = runs_numba(backend, points, queries)
@@ -104,7 +100,7 @@ def knn(
             continue
         ours, theirs = exact(points[cloud]), exact(asked[rows])
         search = _nearest_numba if compiled else torch_neighbors.nearest
-        search(ours, theirs, queries is None, exclude_self, limit, index[rows], distance[rows])
+        search(ours, theirs, queries is None, exclude_self, limit, tie_tolerance, index[rows], distance[rows])
         if cloud.start:
             index[rows] += (index[rows] >= 0) * cloud.start
     return Neighbors(index, distance.to(points.dtype))
@@ -162,44 +158,6 @@ def radius_search(
     return RadiusNeighbors(offsets, torch.cat(indices), torch.cat(distances).to(points.dtype))
 
 
-def _knn_with_ties(
-    points: Tensor,
-    k: int,
-    queries: Tensor | None,
-    lengths: Lengths | None,
-    query_lengths: Lengths | None,
-    exclude_self: bool,
-    max_radius: float | None,
-    tolerance: float,
-    backend: Backend,
-) -> Neighbors:
-    """`knn` with a tolerance: more neighbors than asked for, until no run of ties is cut off, put in another order."""
-    largest = max((stop - start for start, stop in pairwise(borders("lengths", lengths, len(points)))), default=0)
-    extra = TIES_AT_FIRST
-    while True:
-        wanted = min(k + extra, max(largest, k))
-        extra *= 2
-        found = knn(
-            points,
-            wanted,
-            queries=queries,
-            lengths=lengths,
-            query_lengths=query_lengths,
-            exclude_self=exclude_self,
-            max_radius=max_radius,
-            backend=backend,
-        )
-        # A gap between infinities is NaN: not a tie, and missing neighbors stay at the end.
-        opens = ~(found.distance.diff(dim=1) <= tolerance)
-        if wanted >= largest or bool(opens[:, k - 1 :].any(1).all()):
-            break
-    run = torch.nn.functional.pad(opens.cumsum(1), (1, 0))
-    # Missing neighbors have a run each.
-    key = run * (len(points) + 1) + found.index
-    order = key.argsort(dim=1, stable=True)[:, :k]
-    return Neighbors(found.index.gather(1, order), found.distance.gather(1, order))
-
-
 def _squared_radius(name: str, radius: float) -> float:
     """The square, after the check."""
     if not radius >= 0:
@@ -240,14 +198,31 @@ def _tree_and_order(points: Tensor, queries: Tensor, same: bool) -> tuple[Tree, 
 
 
 def _nearest_numba(
-    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float, index: Tensor, distance: Tensor
+    points: Tensor,
+    queries: Tensor,
+    same: bool,
+    exclude_self: bool,
+    limit: float,
+    tolerance: float,
+    index: Tensor,
+    distance: Tensor,
 ) -> None:
     """Fill index and distance for one cloud."""
     tree, order = _tree_and_order(points, queries, same)
-    rows, distances = index.numpy(), distance.numpy()
+    k, asked = index.shape[1], queries.numpy()
+    if tolerance == 0:
+        wide, wide_distance = index.numpy(), distance.numpy()
+    else:
+        wide = np.empty((len(queries), k + FURTHER), np.int32)
+        wide_distance = np.empty(wide.shape, distance.numpy().dtype)
 
     def run(start: int, stop: int) -> None:
-        numba_neighbors.nearest(start, stop, queries.numpy(), order, *tree, exclude_self, limit, rows, distances)
+        numba_neighbors.nearest(start, stop, asked, order, *tree, exclude_self, limit, wide, wide_distance)
+        if tolerance > 0:
+            numba_ties.settle(
+                *(start, stop, points.numpy(), asked, order, *tree, exclude_self, limit, tolerance),
+                *(wide, wide_distance, index.numpy(), distance.numpy()),
+            )
 
     run_in_pieces(run, len(queries), smallest=QUERIES_PER_PIECE)
 

@@ -95,11 +95,17 @@ def _lowest_of_largest(far: np.ndarray, rows: np.ndarray, vector: int) -> tuple[
 
 
 @njit(cache=True, nogil=True)
-def _lowest_above(
-    limit: float, distance: np.ndarray, ids: np.ndarray, far: np.ndarray, children: np.ndarray, stack: np.ndarray
+def _lowest_as_far(
+    limit: float,
+    row: int,
+    distance: np.ndarray,
+    ids: np.ndarray,
+    far: np.ndarray,
+    lowest: np.ndarray,
+    children: np.ndarray,
+    stack: np.ndarray,
 ) -> int:
-    """The lowest row of all points whose squared distance is at least `limit`; only boxes that have one are entered."""
-    lowest = NO_ID
+    """The lowest of `row` and the points whose squared distance is at least `limit`, which must not be negative."""
     stack[0] = far.shape[0] - 1
     waiting = 1
     while waiting > 0:
@@ -107,7 +113,7 @@ def _lowest_above(
         node = stack[waiting]
         child = children[node]
         for lane in range(LANES):
-            if far[node, lane] < limit:
+            if far[node, lane] < limit or lowest[node, lane] >= row:
                 continue
             if child >= 0:
                 stack[waiting] = child + lane
@@ -116,8 +122,8 @@ def _lowest_above(
             leaf = lane - 1 - child
             for place in range(LANES):
                 if distance[leaf, place] >= limit:
-                    lowest = min(lowest, ids[leaf, place])
-    return lowest
+                    row = min(row, ids[leaf, place])
+    return row
 
 
 @njit(cache=True, nogil=True)
@@ -194,5 +200,5 @@ def farthest_points(
             far[above, lane], rows[above, lane] = _lowest_of_largest(far, rows, node)
         largest, row = _lowest_of_largest(far, rows, nodes - 1)
         if tie_tolerance > 0.0 and largest > 0.0:
-            limit = largest - 2.0 * np.sqrt(largest) * tie_tolerance
-            row = _lowest_above(limit, distance, ids, far, children, entered)
+            limit = max(np.sqrt(largest) - tie_tolerance, 0.0) ** 2
+            row = _lowest_as_far(limit, row, distance, ids, far, lowest, children, entered)

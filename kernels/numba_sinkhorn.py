@@ -49,7 +49,7 @@ def transport(
             continue
         _pad(scores[p], alpha, rows, columns, padded)
         last_u, last_v = u[iterations], v[iterations]
-        if _scale(padded, mu, nu, kernel, shift, u, v):
+        if scaling(padded, mu, nu, kernel, shift, u, v):
             for i in range(len(mu)):
                 last_u[i] = np.log(last_u[i]) - shift[i]
             for j in range(len(nu)):
@@ -93,7 +93,7 @@ def differentiate(
                 total[i, j] = given
                 grad_u[i] += given
                 grad_v[j] += given
-        if _scale(padded, mu, nu, kernel, shift, u, v):
+        if scaling(padded, mu, nu, kernel, shift, u, v):
             _sweep(kernel, mu, nu, u, v, grad_u, grad_v, outer, total)
         else:
             _iterate(padded, mu, nu, u, v)
@@ -132,7 +132,7 @@ def _pad(scores: np.ndarray, alpha: float, rows: np.ndarray, columns: np.ndarray
 
 
 @njit(**JIT)
-def _scale(
+def scaling(
     padded: np.ndarray,
     mu: np.ndarray,
     nu: np.ndarray,

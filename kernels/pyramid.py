@@ -18,13 +18,19 @@ from torch import Tensor
 
 from rotaware.geo import point_pair_features
 from rotaware.geo.checks import require_floating, require_same_device, require_same_dtype, require_shape
+from rotaware.geo.threads import run_in_pieces
 
-from .batches import Backend, Lengths, borders, require_points
+from . import numba_pairs
+from .batches import Backend, Lengths, borders, require_points, runs_numba
 from .interpolation import interpolate, interpolation_weights
 from .neighborhood import Neighborhood
 from .neighbors import knn
 from .sampling import farthest_point_sampling, morton_order
 
+# Those whose pair features are compiled.
+COMPILED_DTYPES = (torch.float32, torch.float64)
+# Half a millisecond of pair features.
+QUERIES_PER_PIECE = 2048
 PairFeatures = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -134,15 +140,18 @@ class Pyramid:
             order: whether to reorder the rows of each level along the Morton curve of the input.
             drop_first: what "without itself" means. False leaves out the point's own row. True leaves out the nearest
                 of k + 1, as the published RoITr does: with duplicates at the same place that may be another row, and
-                the point is then its own neighbor. The two agree wherever no two points coincide.
+                the point is then its own neighbor. The two agree wherever no two points coincide, nor lie within a few
+                times the tolerance.
             sources: nearest points that a finer point interpolates.
             inverse: whether to build the inverse lists now, which backward passes need; else each is built when first
                 needed.
             pair_features: function of anchor points, anchor normals, neighbor points and neighbor normals, such as
                 `rotaware.geo.signed_point_pair_features`.
-            tie_tolerance: lengths that differ by less are ties, which the lower row of the input wins, as in `knn` and
-                `farthest_point_sampling`. On a cloud whose coordinates lie on a lattice the same choices are then made
-                in every pose: 1e-6 for metres on millimetres.
+            tie_tolerance: distances that differ by no more are ties, which go to the lower row of the level as given,
+                as in `knn` and `farthest_point_sampling`; in the unit of the points. A cloud whose coordinates lie on
+                a lattice then has the same tables in every pose: 2e-6 for metres, a lattice of 2 mm, float32, and
+                coordinates up to 7 m. The tolerance must grow with the coordinates; centre a cloud that lies far from
+                the origin, in float64.
             backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
         Returns:
             Tables of int32, -1 where a cloud has too few points. No gradient to points or normals.
@@ -267,7 +276,7 @@ def _level(
     points, normals = cloud.reordered
     own = torch.arange(len(points), device=points.device)
     neighborhood = _others(cloud, cloud, own, k, drop_first, ties, backend)
-    around = _pairs(neighborhood, points, normals, points, normals, pair_features)
+    around = _pairs(neighborhood, points, normals, points, normals, pair_features, backend)
     sizes = torch.tensor([0, *accumulate(cloud.sizes)], device=points.device)
     if rows is None:
         shared = None, neighborhood, around, None, None
@@ -296,7 +305,7 @@ def _level(
         around,
         rows.to(torch.int32),
         down,
-        _pairs(down, points, normals, *finer.reordered, pair_features),
+        _pairs(down, points, normals, *finer.reordered, pair_features, backend),
         up,
         weights,
     )
@@ -339,10 +348,20 @@ def _pairs(
     key_points: Tensor,
     key_normals: Tensor | None,
     pair_features: PairFeatures,
+    backend: Backend,
 ) -> Tensor | None:
     """Pair features of each query and its neighbors."""
     if normals is None or key_normals is None:
         return None
+    if pair_features is point_pair_features and runs_numba(backend, points) and points.dtype in COMPILED_DTYPES:
+        features = points.new_empty(*table.idx.shape, 4)
+        arrays = [rows.contiguous().numpy() for rows in (table.idx, points, normals, key_points, key_normals)]
+
+        def run(start: int, stop: int) -> None:
+            numba_pairs.pair_features(start, stop, *arrays, features.numpy())
+
+        run_in_pieces(run, len(features), smallest=QUERIES_PER_PIECE)
+        return features
     names = table.idx.clamp(min=0)
     features = pair_features(points[:, None], normals[:, None], key_points[names], key_normals[names])
     return features.masked_fill((table.idx < 0)[..., None], 0)

@@ -120,7 +120,8 @@ def farthest_point_sampling(
         num_samples: how many of each cloud, or (B,) one number per cloud; no more than it has points.
         lengths: (B,) rows of each cloud; None for one cloud.
         start: first sample, counted within each cloud.
-        tie_tolerance: points that are less than this nearer than the farthest are as far, in the unit of the points.
+        tie_tolerance: points nearer than the farthest by no more than this count as equally far, in the unit of the
+            points; see `knn`.
         backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
     Returns:
         (S,) int64 packed rows, in the order of sampling; no row twice. Among equally far points the lowest row.
@@ -186,8 +187,7 @@ def _farthest_torch(points: Tensor, start: int, tie_tolerance: float, samples: T
         distance.index_fill_(0, slot, -1.0)
         current = distance.argmax()
         if tie_tolerance > 0:
-            largest = distance[current]
-            limit = largest - 2 * largest.clamp(min=0).sqrt() * tie_tolerance
+            limit = (distance[current].clamp(min=0).sqrt() - tie_tolerance).clamp(min=0).square()
             # The first of the largest of 0 and 1.
             current = (distance >= limit).to(torch.uint8).argmax()
 

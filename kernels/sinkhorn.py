@@ -161,9 +161,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
+    scores, alpha, row_mask, column_mask = ctx.saved_tensors
     find = _definition_gradients if is_transformed((grad,)) else _backward_operator
-    of_scores, of_alpha = find(grad, *tensors, ctx.iterations)
+    of_scores, of_alpha = find(grad, scores, alpha, row_mask, column_mask, ctx.iterations)
     return of_scores, of_alpha, None, None, None
 
 
@@ -178,10 +178,11 @@ def _definition_gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients of scores and alpha through the definition."""
     with torch.enable_grad():
-        leaves = [x if create_graph else x.detach().requires_grad_() for x in (scores, alpha)]
-        plan = _definition(*leaves, row_mask, column_mask, iterations)
+        if not create_graph:
+            scores, alpha = scores.detach().requires_grad_(), alpha.detach().requires_grad_()
+        plan = _definition(scores, alpha, row_mask, column_mask, iterations)
         # Without any row or column the plan does not depend on the scores.
-        return torch.autograd.grad(plan, leaves, grad, create_graph=create_graph, materialize_grads=True)
+        return torch.autograd.grad(plan, (scores, alpha), grad, create_graph=create_graph, materialize_grads=True)
 
 
 def _differentiate_backward(ctx: Any, grad_of_scores: Tensor, grad_of_alpha: Tensor) -> tuple[Tensor | None, ...]:
@@ -192,7 +193,8 @@ def _differentiate_backward(ctx: Any, grad_of_scores: Tensor, grad_of_alpha: Ten
         # Fresh nodes, since the gradient may itself depend on the scores. A tensor with a history keeps it behind its
         # node: the results can then be differentiated once more.
         leaves = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in values]
-        first = _definition_gradients(*leaves, row_mask, column_mask, ctx.iterations, create_graph=True)
+        grad, scores, alpha = leaves
+        first = _definition_gradients(grad, scores, alpha, row_mask, column_mask, ctx.iterations, create_graph=True)
         second = torch.autograd.grad(
             first, leaves, (grad_of_scores, grad_of_alpha), create_graph=once_more, materialize_grads=True
         )

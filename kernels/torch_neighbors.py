@@ -17,6 +17,8 @@ TILE = 1 << 24
 FEW_PAIRS = 10**8
 # Queries that show how far away neighbors are.
 PROBES = 256
+# Neighbors beyond the k-th that are looked at for ties before all points are.
+FURTHER = 2
 # Doublings of the cell before the queries left over are compared with all points.
 DOUBLINGS = 8
 # Where the distance to the k-th neighbor varies more than this, small cells come first.
@@ -24,20 +26,74 @@ UNEVEN = 8
 
 
 def nearest(
-    points: Tensor, queries: Tensor, same: bool, exclude_self: bool, limit: float, index: Tensor, distance: Tensor
+    points: Tensor,
+    queries: Tensor,
+    same: bool,
+    exclude_self: bool,
+    limit: float,
+    tolerance: float,
+    index: Tensor,
+    distance: Tensor,
 ) -> None:
     """Fill index (M, k) int32 and distance (M, k) with the nearest of (N, 3) points, N >= 1; sorted, ties by index.
 
     `limit` is the largest squared distance that counts. Empty slots get -1 and infinity.
     """
     own = torch.arange(len(queries), device=queries.device) if exclude_self else None
+    k = index.shape[1] + (FURTHER if tolerance > 0 else 0)
     if len(points) * len(queries) <= FEW_PAIRS:
-        found, row = nearest_of_all(points, queries, own, limit, index.shape[1])
+        found, row = nearest_of_all(points, queries, own, limit, k)
     else:
-        found, row = _nearest_in_grids(points, queries, own, limit, index.shape[1])
+        found, row = _nearest_in_grids(points, queries, own, limit, k)
+    if tolerance > 0:
+        found, row = _settled(points, queries, own, limit, tolerance, found, row, min(index.shape[1], row.shape[1]))
     k = row.shape[1]
     index[:, k:], distance[:, k:] = -1, math.inf
     index[:, :k], distance[:, :k] = row, _root(found, distance.dtype)
+
+
+def _settled(
+    points: Tensor,
+    queries: Tensor,
+    own: Tensor | None,
+    limit: float,
+    tolerance: float,
+    found: Tensor,
+    row: Tensor,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """The k nearest, ties by row as `numba_ties` defines them, from more of them sorted by distance, then row."""
+    slots = torch.arange(found.shape[1], device=found.device)
+    bound = found.new_full((len(found),), -1.0)
+    group, groups = torch.full_like(bound, -1, dtype=torch.int64), torch.empty_like(found, dtype=torch.int64)
+    # Of the group of the k-th: where it begins in the row, and how far it goes.
+    first, last = torch.zeros_like(group), bound
+    for slot in range(found.shape[1]):
+        opens = found[:, slot] > bound
+        group = group + opens
+        groups[:, slot] = group
+        bound = torch.where(opens, (_root(found[:, slot], found.dtype) + tolerance).square(), bound)
+        if slot < k:
+            first, last = torch.where(opens, slots[slot], first), bound
+    by_row = row.argsort(dim=1)
+    order = by_row.gather(1, groups.gather(1, by_row).argsort(dim=1, stable=True))[:, :k]
+    settled, rows = found.gather(1, order), row.gather(1, order)
+    # A group that fills a row to its end may go on among points not seen.
+    open_ended = (found[:, -1] <= last.clamp(max=limit)) & (found[:, -1] < math.inf)
+    unsure = open_ended.nonzero()[:, 0] if found.shape[1] < len(points) else slots[:0]
+    for number, _, distance in _tiles(points, queries[unsure], None if own is None else own[unsure]):
+        query = unsure[number]
+        start, column = first[query, None], torch.arange(len(points), device=points.device)
+        begin, end = found[query].gather(1, start), last[query, None].clamp(max=limit)
+        names = torch.where((distance >= begin) & (distance <= end), column, len(points))
+        names = names.topk(k, largest=False).values
+        # The group's lowest rows, moved to where the group begins.
+        place = (slots[:k] - start).clamp(min=0)
+        name = names.gather(1, place).clamp(max=len(points) - 1)
+        inside = slots[:k] >= start
+        settled[query] = torch.where(inside, distance.gather(1, name), settled[query])
+        rows[query] = torch.where(inside, name.to(row.dtype), rows[query])
+    return settled, rows
 
 
 def within(

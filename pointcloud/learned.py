@@ -36,16 +36,15 @@ def learned_matches(source: View, target: View, network: RoITr) -> tuple[np.ndar
     unit = network.config.voxel
     if unit is None:
         raise ValueError("network: expected one trained with the voxel as its unit (config.voxel), got one for metres")
-    clouds = [
-        torch.from_numpy(np.ascontiguousarray(part)).to(torch.float32)
-        for view in (source, target)
-        for part in (view.points * unit, view.normals)
-    ]
+    points = [torch.from_numpy(view.points * unit).to(torch.float32) for view in (source, target)]
+    normals = [torch.from_numpy(np.ascontiguousarray(view.normals)).to(torch.float32) for view in (source, target)]
     threads = torch.get_num_threads()
     try:
         # Products of matrices are summed in another order by another number of threads.
         torch.set_num_threads(1)
-        batch = PairBatch.build([CloudPair(*clouds)], network.config, inverse=False)
+        batch = PairBatch.build(
+            [CloudPair(points[0], normals[0], points[1], normals[1])], network.config, inverse=False
+        )
         found = network.match(batch)[0]
     finally:
         torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ from rotaware.geo.checks import (
     require_same_dtype,
     require_shape,
 )
+from rotaware.geo.numerics import matmul, upcast
 
 
 class NodeMatches(NamedTuple):
@@ -135,8 +136,8 @@ def _distances(
             continue
         _require_mask(name, mask, len(rows))
         kept.append(mask.nonzero()[:, 0])
-    dtype = torch.promote_types(target_features.dtype, torch.float32)
-    products = target_features[kept[0]].to(dtype) @ source_features[kept[1]].to(dtype).T
+    # Also under autocast: half precision would change which pairs are the best.
+    products = matmul(upcast(target_features[kept[0]]), upcast(source_features[kept[1]]).T)
     return (2 - 2 * products).clamp(min=0), kept[0], kept[1]
 
 
@@ -220,7 +221,8 @@ def mutual_top_k(
         own = line.gather(1, place[:, None])
         earlier = torch.arange(line.shape[1], device=line.device) < place[:, None]
         found = found[((line > own) | ((line == own) & earlier)).sum(1) < k]
-    return PatchMatches(*found.unbind(1), plan[tuple(found.T)])
+    patch, row, column = found.unbind(1)
+    return PatchMatches(patch, row, column, plan[patch, row, column])
 
 
 @torch.no_grad()

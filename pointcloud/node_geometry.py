@@ -114,8 +114,8 @@ class GeometricEmbedding(nn.Module):
         places = [(numbers.float() / TABLE_STEP).clamp(max=TABLE_END / TABLE_STEP) for numbers in (distance, angle)]
         tables = [self._table(proj, place) for proj, place in zip((self.proj_d, self.proj_a), places, strict=True)]
         if distance.device.type == "cpu" and tables[0].dtype == torch.float32 and not torch.compiler.is_compiling():
-            return _ReadTables.apply(*places, *tables)  # type: ignore[no-any-return]
-        return _read_tables(*places, *tables)
+            return ReadTables.apply(*places, *tables)
+        return read_tables(*places, *tables)
 
     def _table(self, proj: nn.Linear, places: Tensor) -> Tensor:
         """Points of a curve, as far as any place goes and one further."""
@@ -124,7 +124,7 @@ class GeometricEmbedding(nn.Module):
         return proj(sinusoids(grid, self.channels))
 
 
-def _read_tables(distance: Tensor, angle: Tensor, distance_table: Tensor, angle_table: Tensor) -> Tensor:
+def read_tables(distance: Tensor, angle: Tensor, distance_table: Tensor, angle_table: Tensor) -> Tensor:
     """The definition of the reading. Places are in steps of the tables; (S, S) and (S, S, A) to (S, S, channels)."""
     embedded = _interpolated(distance, distance_table)
     if not angle.shape[2]:
@@ -144,17 +144,22 @@ def _interpolated(places: Tensor, table: Tensor) -> Tensor:
     return embedding_bag(rows, table, per_sample_weights=weights, mode="sum").unflatten(0, places.shape)
 
 
-class _ReadTables(torch.autograd.Function):
-    """`_read_tables`, compiled. Torch would take several passes over (S, S, channels), and more of them backward."""
+class ReadTables(torch.autograd.Function):
+    """`read_tables`, compiled. Torch would take several passes over (S, S, channels), and more of them backward."""
 
     @staticmethod
     def forward(ctx: Any, distance: Tensor, angle: Tensor, distance_table: Tensor, angle_table: Tensor) -> Tensor:
         embedded = distance_table.new_empty(*distance.shape, distance_table.shape[1])
         winner = torch.empty(embedded.shape, dtype=torch.uint8)
         distances, angles = distance.contiguous().view(-1), angle.contiguous().flatten(0, 1)
-        arrays = [each.detach().contiguous().numpy() for each in (distances, angles, distance_table, angle_table)]
-        out = embedded.flatten(0, 1).numpy(), winner.flatten(0, 1).numpy()
-        run_in_pieces(lambda start, stop: read(start, stop, *arrays, *out), len(distances), smallest=2048)
+        places = distances.numpy(), angles.numpy()
+        tables = [each.detach().contiguous().numpy() for each in (distance_table, angle_table)]
+        rows, winners = embedded.flatten(0, 1).numpy(), winner.flatten(0, 1).numpy()
+
+        def run(start: int, stop: int) -> None:
+            read(start, stop, places[0], places[1], tables[0], tables[1], rows, winners)
+
+        run_in_pieces(run, len(distances), smallest=2048)
         ctx.save_for_backward(distances, angles, winner)
         ctx.rows = len(distance_table), len(angle_table)
         return embedded

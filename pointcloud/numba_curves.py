@@ -35,14 +35,14 @@ def read(start, stop, distances, angles, distance_table, angle_table, out, winne
                 out[p, c] += best if best >= z else z
             continue
         for c in range(channels):
-            best, which = np.float32(-np.inf), 0
+            best, chosen = np.float32(-np.inf), 0
             for m in range(count):
                 low, share = _place(angles[p, m], angle_table.shape[0])
                 x = angle_table[low, c] + share * (angle_table[low + 1, c] - angle_table[low, c])
                 if x > best:
-                    best, which = x, m
+                    best, chosen = x, m
             if count:
-                winner[p, c] = which
+                winner[p, c] = chosen
                 out[p, c] += best
 
 

@@ -100,8 +100,12 @@ def network_pair(
     if transform is not None:
         pose = frames[1] @ transform @ np.linalg.inv(frames[0])
         pose[:3, 3] *= scale
+    moving, fixed = surfaces
     return CloudPair(
-        *(_tensor(part) for surface in surfaces for part in surface),
+        _tensor(moving.points),
+        _tensor(moving.normals),
+        _tensor(fixed.points),
+        _tensor(fixed.normals),
         None if pose is None else _tensor(pose),
         name=name,
     )

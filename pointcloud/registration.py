@@ -23,7 +23,7 @@ from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
 from .result import Check, OnStage, Registration, Stage
 from .roitr import RoITr
-from .search import PRIOR, Candidate, Engines, candidate, putative_matches, refined, search, together
+from .search import PRIOR, Candidate, Engines, candidate, putative_matches, refined, search, together, without_neighbors
 from .units import unit_factor
 from .verdict import THRESHOLDS, Accept, confidence_of, judge, normalised
 from .verify import observability
@@ -110,7 +110,7 @@ def register(
         run = _Run(on_stage)
         options: dict[str, Any] = {
             "method": method, "voxel": voxel, "scale": scale, "refine": refine, "accept": accept,
-            "hypotheses": hypotheses, "init": init, "unit": unit, "network": _name(network, engines),
+            "hypotheses": hypotheses, "init": init, "unit": unit, "network": _name(network),
             "source_sensor": source_sensor, "target_sensor": target_sensor,
         }  # fmt: skip
         return _register(source, target, start_pose, engines, options, seed, run)
@@ -197,6 +197,7 @@ def _attempt(
             refined(source, target, each, refiner, prior=prior) if each.score >= worth else each for each in chosen
         ]
         chosen.sort(key=lambda each: -each.rank)
+        chosen = without_neighbors(chosen, source.centre, refiner)
         run.note = f"{len(chosen)} poses, best {chosen[0].refine}"
     with run.stage(5):
         view = source.turned() if chosen[0].putative.turned else source
@@ -234,11 +235,9 @@ def _network(given: RoITr | str | PathLike[str] | None) -> RoITr:
     return network.eval()
 
 
-def _name(given: RoITr | str | PathLike[str] | None, engines: Engines) -> str | None:
-    """What a report says about the network."""
-    if engines.network is None:
-        return None
-    return "bundled" if given is None else "given" if isinstance(given, RoITr) else str(given)
+def _name(given: RoITr | str | PathLike[str] | None) -> str | None:
+    """What a report says about the network; None is the bundled one."""
+    return None if given is None else "given" if isinstance(given, RoITr) else str(given)
 
 
 def _start(method: Method, init: np.ndarray | None) -> np.ndarray | None:

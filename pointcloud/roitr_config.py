@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -10,6 +11,20 @@ from rotaware.geo.checks import require_choice
 
 PairFeatureKind = Literal["ppf", "signed_ppf"]
 NodeMatching = Literal["dual_normalised", "adaptive"]
+
+# Integers, and the least that each may be.
+_WHOLE = {
+    "heads": 1,
+    "global_layers": 0,
+    "point_channels": 1,
+    "angle_neighbors": 0,
+    "patch_points": 1,
+    "patch_pairs": 1,
+    "top_k": 1,
+    "sinkhorn_iterations": 1,
+}
+_POSITIVE = ("distance_scale", "angle_scale", "voxel")
+_NOT_NEGATIVE = ("node_distance", "threshold", "tie_tolerance")
 
 
 @dataclass(frozen=True)
@@ -71,16 +86,27 @@ class RoITrConfig:
 
     def __post_init__(self) -> None:
         for name in ("widths", "strides", "neighbors", "blocks"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
+            values = getattr(self, name)
             least = 0 if name == "blocks" else 1
+            if not isinstance(values, (tuple, list)) or not all(_is_whole(value, least) for value in values):
+                raise ValueError(f"{name}: expected integers of at least {least}, got {values!r}")
+            object.__setattr__(self, name, tuple(values))
             if len(values) != len(self.widths) or len(values) < 2:
                 raise ValueError(
                     f"{name}: expected one number for each of two or more levels, got {len(values)} for "
                     f"{len(self.widths)} widths"
                 )
-            if not all(isinstance(value, int) and value >= least for value in values):
-                raise ValueError(f"{name}: expected integers of at least {least}, got {values}")
+        for name, least in _WHOLE.items():
+            if not _is_whole(getattr(self, name), least):
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)!r}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not (name == "voxel" and value is None) and not (_is_number(value) and value > 0):
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
         if any(width % self.heads for width in self.widths):
             raise ValueError(f"heads: expected a divisor of the widths {self.widths}, got {self.heads}")
         require_choice("pair_features", self.pair_features, ("ppf", "signed_ppf"))
@@ -138,3 +164,11 @@ class RoITrConfig:
         if unknown:
             raise ValueError(f"configuration: expected the names {sorted(known)}, got also {unknown}")
         return cls(**values)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,7 +9,17 @@ from scipy.spatial.transform import Rotation
 
 from .canonical import invert
 from .descriptors import mutual_matches
-from .estimators import Matches, distinct, hypotheses, inliers, places, support
+from .estimators import (
+    Matches,
+    distinct,
+    hypotheses,
+    inliers,
+    places,
+    polished,
+    pose_difference,
+    same_pose,
+    support,
+)
 from .learned import learned_matches
 from .refine import Refiner
 from .roitr import RoITr
@@ -23,6 +33,9 @@ SETTLED = 8.0
 # Guarded refinement: a pose further than this (voxels, radians) from where it started has left its basin.
 MAX_SHIFT = 4.0
 MAX_TURN = np.radians(12.0)
+# Poses nearer than this (voxels, radians) to the best may lie in its basin.
+NEAR_SHIFT = 12.0
+NEAR_TURN = np.radians(25.0)
 # Information per matched point (unit noise) that correspondences are worth against surfaces. Where little overlaps, ICP
 # alone slides along it: real fragments bend, and surfaces can fit better off the truth.
 PRIOR = 0.1
@@ -128,6 +141,9 @@ def search(source: View, target: View, engines: Engines) -> list[Candidate]:
         parts = putative_matches(view, target, engines, turned=turned)
         putative = together(view, target, parts)
         poses = [pose for part in parts for pose in hypotheses(part.matches, HYPOTHESES)[0]]
+        if len(parts) > 1 and poses:
+            # What one engine finds roughly, the matches of the other can settle; else it looks like a pose of its own.
+            poses = list(polished(putative.matches, np.stack(poses)))
         found += [candidate(view, target, pose, putative) for pose in [*poses, *axis_alignments(view, target)]]
     order = sorted(range(len(found)), key=lambda c: -found[c].score)
     poses = np.stack([found[c].pose for c in order])  # type: ignore[assignment]
@@ -173,6 +189,22 @@ def refined(source: View, target: View, coarse: Candidate, refiner: Refiner, *, 
     if fine.support < KEEP_SUPPORT * coarse.support:
         return replace(coarse, refine="rejected, slid off the correspondences")
     return replace(fine, refine="accepted")
+
+
+def without_neighbors(chosen: list[Candidate], centre: np.ndarray, refiner: Refiner) -> list[Candidate]:
+    """Candidates, best first, without those that lie in the basin of the best.
+
+    A pose a little off explains much of what the right one explains, and is no answer of its own: refinement, left to
+    itself, leads from it to the best.
+    """
+    best = chosen[0]
+    kept = [best]
+    for other in chosen[1:]:
+        angle, shift = pose_difference(best.pose, other.pose, centre)
+        is_near = angle < NEAR_TURN and shift < NEAR_SHIFT
+        if not (is_near and same_pose(refiner(other.pose), best.pose, centre)):
+            kept.append(other)
+    return kept
 
 
 def _motion(before: np.ndarray, after: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

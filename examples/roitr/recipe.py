@@ -111,7 +111,7 @@ def parse(
     """Command line, network and recipe; options on the command line go over those of the file."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="JSON with `network` and `recipe`")
-    parser.add_argument("--data", help="folder of scans with a list of pairs")
+    parser.add_argument("--data", help="folder of scans with a list of pairs, or of 4DMatch")
     parser.add_argument("--validation", help="the same, for validation")
     parser.add_argument("--pairs", default="pairs.pkl", help="name of the list of pairs in the folder of --data")
     parser.add_argument("--validation-list", metavar="NAME", help="the same for --validation (default: --pairs)")
@@ -124,6 +124,9 @@ def parse(
     parser.add_argument("--num-nodes", type=int, default=1)
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"))
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare data, per device")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch, per process; the rounding of sums depends on it"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     recipe = parser.add_argument_group("recipe", "instead of what the file says")
     for field in fields(Options):

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from recipe import Options
 from torch.utils.data import Dataset, Sampler
 
+from rotaware.datasets import ThreeDMatch
+from rotaware.datasets.augment import random_crop, random_subset, rotation_about_fixed_axes, turned
+from rotaware.datasets.fourdmatch import DeformingPair, FourDMatch
 from rotaware.geo import random_rotations
 from rotaware.pointcloud import CloudPair, PairBatch, RoITrConfig, network_pair
 
+Pairs = ThreeDMatch | FourDMatch
 
-class Pairs(Protocol):
-    """Any dataset of pairs with `source`, `target`, `T_target_source`, `name` and, of scenes that deform, `flow`."""
 
-    def __len__(self) -> int: ...
+def pairs_below(folder: str, pair_list: str, least_overlap: float) -> Pairs:
+    """The pairs of a folder: those of a list in it, or those of 4DMatch where there is no list.
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    Raises:
+        FileNotFoundError: neither is there.
+        ValueError: a list that is damaged.
+    """
+    if (Path(folder) / pair_list).is_file() or not any(Path(folder).rglob("*.npz")):
+        return ThreeDMatch(folder, pair_list, overlap=(least_overlap, 1.0))
+    return FourDMatch(folder)
 
 
 class Minibatch:
@@ -62,42 +72,44 @@ class Samples(Dataset[Minibatch]):
     def sample(self, number: int) -> CloudPair:
         """Sample `number`: it depends on the seed and on nothing else."""
         options = self.options
-        pair = self.pairs[self.row(number)]
-        clouds = [np.asarray(cloud, dtype=np.float64) for cloud in (pair.source, pair.target)]
-        T = np.asarray(pair.T_target_source, dtype=np.float64)
-        flow = getattr(pair, "flow", None)
-        if flow is not None and self.config.voxel is not None:
-            raise ValueError("network.voxel: expected null for scenes that deform, whose points are not merged")
         # One generator per kind of augmentation: with one of them changed, the others stay as they are.
         picker, shaker, spoiler = (np.random.default_rng([options.seed, number, *kind]) for kind in ([2], [], [3]))
-        rows = [_subset(len(cloud), options.most_points, picker) for cloud in clouds]
+        pair: Any = self.pairs[self.row(number)]
+        if isinstance(pair, DeformingPair) and self.config.voxel is not None:
+            raise ValueError("network.voxel: expected null for scenes that deform, whose points are not merged")
+        if options.most_points:
+            pair = random_subset(pair, picker, options.most_points)
         if self.augmented and options.crop:
-            rows = [_cropped(cloud, kept, options.crop, spoiler) for cloud, kept in zip(clouds, rows, strict=True)]
-        clouds = [cloud[kept] for cloud, kept in zip(clouds, rows, strict=True)]
-        flow = None if flow is None else np.asarray(flow, dtype=np.float64)[rows[0]]
+            pair = random_crop(pair, spoiler, options.crop)
+        if self.augmented and options.rotations == "published":
+            turns_source = shaker.uniform() <= 0.5
+            rotation = rotation_about_fixed_axes(shaker.uniform(0, 2 * np.pi, 3))
+            pair = turned(pair, **{"source" if turns_source else "target": rotation})
+        clouds = [np.asarray(cloud, dtype=np.float64) for cloud in (pair.source, pair.target)]
+        T, occupied, frames = pair.T_target_source, sum(options.occupied) // 2, [np.eye(4), np.eye(4)]
         if self.augmented and options.sensor_shift:
             # The sensor is taken to be at the origin: move the scan instead.
             shifts = spoiler.normal(0, options.sensor_shift, (2, 3))
             clouds = [cloud - shift for cloud, shift in zip(clouds, shifts, strict=True)]
             T = _translation(-shifts[1]) @ T @ _translation(shifts[0])
-        frames, occupied = [np.eye(4), np.eye(4)], sum(options.occupied) // 2
-        if self.augmented and options.rotations == "published":
-            turned, turn = int(shaker.uniform() > 0.5), _published_rotation(shaker)
-            clouds[turned] = clouds[turned] @ turn[:3, :3].T
-            T = turn @ T if turned else T @ turn.T
-            flow = flow @ turn[:3, :3].T if flow is not None and not turned else flow
         if self.augmented:
             occupied = int(np.exp(shaker.uniform(*np.log(options.occupied))))
             clouds = [cloud + shaker.uniform(-0.5, 0.5, cloud.shape) * options.noise for cloud in clouds]
         if options.rotations == "uniform":
             # Validation as well: the frame also decides where the voxels fall.
             frames = _uniform_frames(shaker)
-            flow = None if flow is None else flow @ frames[0][:3, :3].T
         clean = network_pair(
-            *clouds, self.config, frames=(frames[0], frames[1]), transform=T, occupied=occupied, name=pair.name
+            clouds[0],
+            clouds[1],
+            self.config,
+            frames=(frames[0], frames[1]),
+            transform=T,
+            occupied=occupied,
+            name=pair.name,
         )
-        if flow is not None:
-            clean = replace(clean, flow=torch.from_numpy(flow).to(clean.source.dtype))
+        if isinstance(pair, DeformingPair):
+            flow = torch.from_numpy(pair.flow @ frames[0][:3, :3].T)
+            clean = replace(clean, flow=flow.to(clean.source.dtype))
         return _flipped(clean, options.flips, spoiler) if self.augmented and options.flips else clean
 
 
@@ -121,17 +133,6 @@ class Schedule(Sampler[list[int]]):
         return (self.options.steps - self.start) * (self.options.batch // self.options.packed)
 
 
-def _subset(size: int, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows kept, in random order where some are left out, as in the released code."""
-    return generator.permutation(size)[:most] if 0 < most < size else np.arange(size)
-
-
-def _cropped(cloud: np.ndarray, rows: np.ndarray, most: float, generator: np.random.Generator) -> np.ndarray:
-    """Rows on one side of a random plane, which cuts away a share of at most `most`."""
-    along = cloud[rows] @ generator.normal(size=3)
-    return rows[along <= np.quantile(along, 1 - generator.uniform(0, most))]
-
-
 def _translation(shift: np.ndarray) -> np.ndarray:
     T = np.eye(4)
     T[:3, 3] = shift
@@ -146,17 +147,6 @@ def _uniform_frames(generator: np.random.Generator) -> list[np.ndarray]:
         frame[:3, :3] = turn
         frame[:3, 3] = generator.uniform(-1, 1, 3)
     return frames
-
-
-def _published_rotation(generator: np.random.Generator) -> np.ndarray:
-    """(4, 4) by three uniform angles about z, then y, then x: not uniform over rotations."""
-    turn = np.eye(4)
-    for axis, angle in zip((2, 1, 0), generator.uniform(0, 2 * np.pi, 3), strict=True):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        about = np.eye(4)
-        about[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        turn = about @ turn
-    return turn
 
 
 def _flipped(pair: CloudPair, share: float, generator: np.random.Generator) -> CloudPair:

@@ -1,4 +1,4 @@
-"""Train RoITr on folders in the layout of 3DMatch: real scans, or generated rooms (`generate_rooms.py`).
+"""Train RoITr on folders in the layout of 3DMatch, real scans or generated rooms (`generate_rooms.py`), or on 4DMatch.
 
     python examples/roitr/generate_rooms.py rooms/train --rooms 300
     python examples/roitr/generate_rooms.py rooms/validation --rooms 10 --first-seed 900000
@@ -34,12 +34,12 @@ from curve import can_draw, draw_log, read_log
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from recipe import Options, parse
-from samples import Minibatch, Samples, Schedule
+from samples import Minibatch, Samples, Schedule, pairs_below
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from rotaware.datasets import ThreeDMatch, write_indoor_rooms
+from rotaware.datasets import write_indoor_rooms
 from rotaware.pointcloud import Losses, RoITr, RoITrConfig, RoITrObjective
 
 # Steps in a row without a finite gradient, after which a run has failed.
@@ -249,10 +249,11 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
         precision=args.precision,
     )
     fabric.launch()
+    # Not left to Fabric, which gives two processes fewer threads each than one: sums would be rounded differently.
+    torch.set_num_threads(args.threads)
     is_first = fabric.global_rank == 0
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
-    overlap = (options.least_overlap, 1.0)
-    pairs = ThreeDMatch(args.data, args.pairs, overlap=overlap)
+    pairs = pairs_below(args.data, args.pairs, options.least_overlap)
     if options.epochs:
         per_step = options.batch * fabric.world_size
         options = replace(options, steps=math.ceil(options.epochs * len(pairs) / per_step))
@@ -273,7 +274,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
         cut_log(log, state.step)
     samples, validation = Samples(pairs, config, options, augmented=True), None
     if args.validation:
-        held_out = ThreeDMatch(args.validation, args.validation_list or args.pairs, overlap=overlap)
+        held_out = pairs_below(args.validation, args.validation_list or args.pairs, options.least_overlap)
         validation = Samples(held_out, config, options, augmented=False)
     loader = DataLoader(
         samples,
@@ -298,7 +299,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
         if is_first:
             record["peak_megabytes"] = peak_megabytes(fabric.device)
             with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: float(f"{value:.6g}") for name, value in record.items()}) + "\n")
+                file.write(json.dumps({name: shortened(value) for name, value in record.items()}) + "\n")
             shown |= {SHOWN[name]: f"{value:.3f}" for name, value in record.items() if name in SHOWN}
             bar.set_postfix(shown)
             bar.update()
@@ -321,6 +322,11 @@ def start_worker(_: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+def shortened(value: float) -> float:
+    """Six digits; whole numbers as they are."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

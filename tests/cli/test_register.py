@@ -195,6 +195,7 @@ def test_defaults_of_the_command_are_those_of_the_engine(cli: Any, engine: Any, 
     assert given == {
         "method": "auto", "voxel": None, "refine": "auto", "accept": "balanced", "hypotheses": 5, "init": None,
         "source_sensor": None, "target_sensor": None, "unit": "auto", "scale": "auto", "threads": None, "seed": 0,
+        "network": None,
     }  # fmt: skip
 
 

@@ -102,6 +102,36 @@ def test_an_open_shell_is_part_of_the_closed_surface_and_shows_its_inside(kind: 
     assert inner > 50
 
 
+@pytest.mark.parametrize("kind", [BOX, FRUSTUM, TUBE, ELLIPSOID, BOWL])
+def test_no_surface_is_missed_wherever_the_camera_stands(kind: int) -> None:
+    """Solids beside, behind and around the camera, where the rectangle of the image they can appear in is delicate."""
+    camera = DepthCamera(width=20, height=15, focal=10.0)
+    steps = np.linspace(0.01, 6.0, 200)
+    points = ray_points(camera, np.broadcast_to(steps[:, None, None], (200, 15, 20)))
+    checked = 0
+    for seed in range(80):
+        generator = np.random.default_rng([kind, seed])
+        half = np.exp(generator.uniform(np.log(0.1), np.log(3.0), (1, 3)))
+        half[:, 1] = half[:, 0]
+        axes = rotation(*generator.uniform(-3.2, 3.2, 3))[None]
+        place, taper = generator.normal(0.0, 1.5, (1, 3)), generator.uniform(-0.9, 0.9, 1)
+        solid = Solids(np.array([kind]), place, axes, half, taper, np.ones(1))
+        z = ((points - place[0]) @ axes[0] / half[0])[..., 2]
+        if kind == TUBE:
+            x, y, _ = np.moveaxis((points - place[0]) @ axes[0] / half[0], -1, 0)
+            crossed, is_part = np.hypot(x, y) < 1 + taper[0] * z, abs(z) < 1
+        else:
+            crossed, is_part = level(solid, points) < 0, z < 0 if kind == BOWL else np.ones_like(z, bool)
+        # Shells show both sides; of a closed solid, only where a ray enters.
+        entered = (crossed[1:] != crossed[:-1]) if kind in (TUBE, BOWL) else crossed[1:] & ~crossed[:-1]
+        entered &= is_part[1:] & is_part[:-1]
+        is_met = entered.any(axis=0)
+        depth = cast_view(solid, np.eye(4), camera).depth
+        assert np.all(depth[is_met] <= steps[1:][entered.argmax(axis=0)][is_met])
+        checked += np.count_nonzero(is_met)
+    assert checked > 500
+
+
 def test_many_solids_together_give_the_nearest_of_each_alone() -> None:
     # Holds only if the tiles drop no solid that a ray of theirs could meet.
     generator = np.random.default_rng(5)

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rotaware.geo import random_rotations
+from rotaware.kernels import voxel_downsample
+
 
 def surface(count: int, *, seed: int = 0) -> Tensor:
     """Points on the faces of a unit cube."""
@@ -60,6 +63,28 @@ def broken(request: pytest.FixtureRequest) -> Tensor:
     rows = slice(0, 9) if request.param == "front" else slice(100, 200)
     points[rows, 1] = torch.tensor([torch.nan, torch.inf, -torch.inf]).double().repeat(40)[: len(points[rows])]
     return points
+
+
+@pytest.fixture(scope="session")
+def lattice_scan() -> Tensor:
+    """A wavy sheet 3 m across with steps, thinned to 5 cm, on a lattice of 2 mm as depth cameras make it; float64."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.rand(2500, 2, generator=generator, dtype=torch.float64) * 3 - 1.5
+    steps = (torch.rand(2500, generator=generator) < 0.3) * 0.2
+    points = torch.cat([flat, (0.3 * (3 * flat[:, :1]).sin() + steps[:, None])], dim=1)
+    thinned = voxel_downsample(points, 0.05, rule="first").points
+    # Coarser along two axes: more ties.
+    pitch = torch.tensor([0.002, 0.006, 0.006], dtype=torch.float64)
+    return (thinned / pitch).round() * pitch
+
+
+@pytest.fixture(scope="session")
+def poses(lattice_scan: Tensor) -> list[Tensor]:
+    """The scan in other poses, each rounded once, to float32."""
+    generator = torch.Generator().manual_seed(1)
+    rotations = random_rotations(3, generator=generator, dtype=torch.float64)
+    shifts = torch.rand(3, 3, generator=generator, dtype=torch.float64) * 4 - 2
+    return [(lattice_scan @ turn.T + shift).float() for turn, shift in zip(rotations, shifts, strict=True)]
 
 
 @pytest.fixture

@@ -40,6 +40,24 @@ def test_a_query_on_a_source_takes_its_feature() -> None:
     torch.testing.assert_close(found, features, rtol=0, atol=2e-6)
 
 
+def test_weights_on_a_lattice_do_not_change_with_its_pose(
+    lattice_scan: Tensor, poses: list[Tensor], backend: str
+) -> None:
+    plain, tied = (
+        [
+            interpolation_weights(pose, pose[::4], tie_tolerance=tolerance, backend=backend)
+            for pose in (lattice_scan.float(), *poses)
+        ]
+        for tolerance in (0.0, 2e-6)
+    )
+    for other in tied[1:]:
+        assert torch.equal(tied[0].index, other.index)
+        torch.testing.assert_close(tied[0].weights, other.weights, rtol=1e-3, atol=1e-6)
+    assert not any(torch.equal(plain[0].index, other.index) for other in plain[1:])
+    lattice = (lattice_scan * 500).round()
+    assert torch.equal(interpolation_weights(lattice, lattice[::4]).index, tied[0].index)
+
+
 def test_missing_sources_weigh_nothing(backend: str) -> None:
     queries, sources = torch.zeros(3, 3), torch.tensor([[0.0, 0, 1], [0, 0, 3]])
     found = interpolation_weights(queries, sources, lengths=[0, 2], query_lengths=torch.tensor([1, 2]), backend=backend)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rotaware.kernels import knn, radius_search
+from rotaware.kernels import knn, radius_search, torch_neighbors
 
 
 def squared_distances(queries: Tensor, points: Tensor) -> np.ndarray:
@@ -40,6 +40,35 @@ def naive_knn(
     valid = (squared[:, :slots] < np.inf) & (squared[:, :slots] <= max_radius * max_radius)
     index[:, :slots][valid] = order[:, :slots][valid]
     distance[:, :slots][valid] = np.sqrt(squared[:, :slots][valid])
+    return torch.from_numpy(index).int(), torch.from_numpy(distance).to(points.dtype)
+
+
+def tied_order(squared: np.ndarray, tolerance: float) -> list[int]:
+    """The definition of ties: groups that the nearest of the points left opens, each in the order of the rows."""
+    groups: list[list[int]] = []
+    bound = -1.0
+    for row in np.argsort(squared, kind="stable")[: np.isfinite(squared).sum()].tolist():
+        if squared[row] > bound:
+            groups.append([])
+            bound = (np.sqrt(squared[row]) + tolerance) ** 2
+        groups[-1].append(row)
+    return [row for group in groups for row in sorted(group)]
+
+
+def naive_tied_knn(
+    queries: Tensor, points: Tensor, k: int, tolerance: float, *, exclude_self: bool = False, max_radius: float = np.inf
+) -> tuple[Tensor, Tensor]:
+    """The definition of `knn` with a tolerance."""
+    squared = squared_distances(queries, points)
+    if exclude_self:
+        np.fill_diagonal(squared, np.inf)
+    squared[squared > max_radius * max_radius] = np.inf
+    index = np.full((len(queries), k), -1)
+    distance = np.full((len(queries), k), np.inf)
+    for query, row in enumerate(squared):
+        chosen = tied_order(row, tolerance)[:k]
+        index[query, : len(chosen)] = chosen
+        distance[query, : len(chosen)] = np.sqrt(row[chosen])
     return torch.from_numpy(index).int(), torch.from_numpy(distance).to(points.dtype)
 
 
@@ -159,12 +188,74 @@ def test_knn_of_thousands(kind: str, k: int) -> None:
     assert_same(knn(points, k, queries=queries), naive_knn(queries, points, k))
 
 
+@pytest.mark.parametrize(("k", "exclude_self"), [(1, True), (7, False)])
+@pytest.mark.parametrize("tolerance", [0.1, 1.0])
+def test_ties_within_a_tolerance_go_by_row(
+    cloud: Tensor, backend: str, tolerance: float, k: int, exclude_self: bool
+) -> None:
+    found = knn(cloud, k, exclude_self=exclude_self, tie_tolerance=tolerance, backend=backend)
+    assert_same(found, naive_tied_knn(cloud, cloud, k, tolerance, exclude_self=exclude_self))
+
+
+def test_ties_of_other_queries_within_a_radius(cloud: Tensor, backend: str) -> None:
+    queries = torch.cat([cloud[::3] + 0.1, cloud[:1] * torch.nan])
+    found = knn(cloud, 5, queries=queries, max_radius=1.0, tie_tolerance=0.2, backend=backend)
+    assert_same(found, naive_tied_knn(queries, cloud, 5, 0.2, max_radius=1.0))
+
+
+@pytest.mark.parametrize("tolerance", [1e-12, 0.01, 0.5])
+def test_ties_in_trees_and_grids_of_many_levels(
+    backend: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_neighbors, "FEW_PAIRS", 1000)
+    points = torch.rand(1200, 3, generator=torch.Generator().manual_seed(0))
+    points[::2] = (points[::2] * 8).round() / 8
+    found = knn(points, 9, exclude_self=True, tie_tolerance=tolerance, backend=backend)
+    assert_same(found, naive_tied_knn(points, points, 9, tolerance, exclude_self=True))
+
+
+def test_no_tied_neighbor_is_much_farther_than_the_one_it_replaces(backend: str) -> None:
+    # Steps below the tolerance all along: a chain of them must not make everything one tie.
+    line = torch.arange(400, dtype=torch.float64).flip(0)[:, None] * torch.tensor([0.01, 0, 0], dtype=torch.float64)
+    exact_distance = knn(line, 6, backend=backend).distance
+    found = knn(line, 6, tie_tolerance=0.03, backend=backend).distance
+    assert (found.sort(1).values <= exact_distance + 0.03 + 1e-12).all()
+
+
+def test_thousands_of_tied_points_cost_nothing(backend: str) -> None:
+    count = 50_000 if backend == "numba" else 500
+    points = torch.zeros(count, 3)
+    points[::100] = torch.rand(len(points[::100]), 3, generator=torch.Generator().manual_seed(0))
+    found = knn(points, 4, tie_tolerance=1e-6, backend=backend)
+    zeros = (points == 0).all(1)
+    assert (found.index[zeros] == torch.tensor([1, 2, 3, 4])).all()
+
+
+def test_neighbors_on_a_lattice_do_not_change_with_its_pose(
+    lattice_scan: Tensor, poses: list[Tensor], backend: str
+) -> None:
+    plain, tied = (
+        [knn(pose, 9, tie_tolerance=tolerance, backend=backend).index for pose in (lattice_scan.float(), *poses)]
+        for tolerance in (0.0, 2e-6)
+    )
+    assert all(torch.equal(tied[0], other) for other in tied[1:])
+    assert not any(torch.equal(plain[0], other) for other in plain[1:])
+    # Without rounding there is nothing to tolerate.
+    assert torch.equal(knn((lattice_scan * 500).round(), 9, backend=backend).index, tied[0])
+
+
+@pytest.mark.parametrize("tolerance", [-1e-6, float("nan"), float("inf")])
+def test_a_tolerance_that_is_no_length_is_named(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="tie_tolerance: expected a length of at least 0, got"):
+        knn(torch.zeros(4, 3), 2, tie_tolerance=tolerance)
+
+
 def test_one_and_two_threads_agree(threads: Callable[[int], None]) -> None:
     points = torch.rand(9000, 3, generator=torch.Generator().manual_seed(0))
     results = []
     for count in (1, 2):
         threads(count)
-        results.append((*knn(points, 8), *radius_search(points, 0.05)))
+        results.append((*knn(points, 8), *knn(points, 8, tie_tolerance=1e-3), *radius_search(points, 0.05)))
     assert_same(results[0], results[1])
 
 

@@ -15,8 +15,8 @@ from rotaware.kernels import Voxels, farthest_point_sampling, morton_order, numb
 from rotaware.kernels.sampling import hilbert_order
 
 
-def naive_farthest(points: Tensor, count: int, start: int = 0) -> list[int]:
-    """One pass over all points per sample; argmax takes the lowest row among equals."""
+def naive_farthest(points: Tensor, count: int, start: int = 0, tolerance: float = 0.0) -> list[int]:
+    """One pass over all points per sample; argmax takes the lowest row among equals, here up to a tolerance."""
     coordinates = points.double().numpy()
     distance = np.full(len(points), np.inf)
     samples = [start] if count else []
@@ -25,7 +25,8 @@ def naive_farthest(points: Tensor, count: int, start: int = 0) -> list[int]:
             offset = coordinates - coordinates[samples[-1]]
             distance = np.fmin(distance, offset[:, 0] ** 2 + offset[:, 1] ** 2 + offset[:, 2] ** 2)
         distance[samples[-1]] = -1
-        samples.append(int(distance.argmax()))
+        limit = max(np.sqrt(distance.max().clip(0)) - tolerance, 0.0) ** 2 if tolerance else distance.max()
+        samples.append(int((distance >= limit).argmax()))
     return samples
 
 
@@ -51,10 +52,35 @@ def test_farthest_points_are_the_naive_ones(cloud: Tensor, backend: str, start: 
     assert found.tolist() == naive_farthest(cloud, len(cloud), first)
 
 
+@pytest.mark.parametrize("tolerance", [1e-9, 0.1, 3.0])
+def test_farthest_points_within_a_tolerance_are_the_naive_ones(cloud: Tensor, backend: str, tolerance: float) -> None:
+    first = len(cloud) - 1
+    found = farthest_point_sampling(cloud, len(cloud), start=first, tie_tolerance=tolerance, backend=backend)
+    assert found.tolist() == naive_farthest(cloud, len(cloud), first, tolerance)
+
+
+def test_farthest_points_on_a_lattice_do_not_change_with_its_pose(
+    lattice_scan: Tensor, poses: list[Tensor], backend: str
+) -> None:
+    count = len(lattice_scan) // 4
+    plain, tied = (
+        [
+            farthest_point_sampling(pose, count, tie_tolerance=tolerance, backend=backend)
+            for pose in (lattice_scan.float(), *poses)
+        ]
+        for tolerance in (0.0, 2e-6)
+    )
+    assert all(torch.equal(tied[0], other) for other in tied[1:])
+    assert not any(torch.equal(plain[0], other) for other in plain[1:])
+    assert torch.equal(farthest_point_sampling((lattice_scan * 500).round(), count, backend=backend), tied[0])
+
+
 def test_farthest_points_of_many_buckets(backend: str) -> None:
     points = torch.rand(3000, 3, generator=torch.Generator().manual_seed(0))
     points[1000:1500] = (points[1000:1500] * 20).round() / 20
     assert farthest_point_sampling(points, 700, backend=backend).tolist() == naive_farthest(points, 700)
+    found = farthest_point_sampling(points, 700, tie_tolerance=0.01, backend=backend)
+    assert found.tolist() == naive_farthest(points, 700, tolerance=0.01)
 
 
 def test_farthest_points_of_a_batch(backend: str) -> None:
@@ -65,8 +91,9 @@ def test_farthest_points_of_a_batch(backend: str) -> None:
     assert found.tolist() == naive_farthest(points[:50], 5) + [50 + row for row in naive_farthest(points[50:], 3)]
 
 
-def test_farthest_points_take_a_broken_point_once(broken: Tensor, backend: str) -> None:
-    found = farthest_point_sampling(broken, len(broken), start=50, backend=backend)
+@pytest.mark.parametrize("tolerance", [0.0, 0.1, 1e9])
+def test_farthest_points_take_a_broken_point_once(broken: Tensor, backend: str, tolerance: float) -> None:
+    found = farthest_point_sampling(broken, len(broken), start=50, tie_tolerance=tolerance, backend=backend)
     assert sorted(found.tolist()) == list(range(len(broken)))
 
 
@@ -85,6 +112,7 @@ def test_no_points_and_no_samples(backend: str) -> None:
         (r"start: expected a row of every cloud \(sizes \[4\]\), got 4", {"start": 4}),
         ("lengths: expected a sum of 4", {"lengths": [5]}),
         (r"points: expected shape \(N, 3\)", {"points": torch.zeros(4, 4)}),
+        ("tie_tolerance: expected a length of at least 0, got -1", {"tie_tolerance": -1.0}),
     ],
 )
 def test_misuse_of_farthest_points_is_named(message: str, arguments: dict) -> None:

@@ -46,7 +46,7 @@ def gradients(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Plan, and gradients of scores and alpha of a weighted sum of its finite part."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs[:2]]
-    plan = log_optimal_transport(*leaves, *inputs[2:], backend=backend, **options)  # type: ignore[arg-type]
+    plan = log_optimal_transport(*leaves, *inputs[2:], backend=backend, **options)
     return plan.detach(), torch.autograd.grad(plan, leaves, weights.to(plan.dtype))
 
 
@@ -118,7 +118,7 @@ def test_scores_beyond_the_range_of_scaling(reach: float, iterations: int, is_so
     padded = torch.nn.functional.pad(scores[0], (0, 1, 0, 1), value=-reach).numpy()
     u, v = np.empty((iterations + 1, 7)), np.empty((iterations + 1, 6))
     masses = np.array([1.0] * 6 + [5.0]), np.array([1.0] * 5 + [6.0])
-    assert numba_sinkhorn._scale(padded, *masses, np.empty((7, 6)), np.empty(7), u, v) == is_sound
+    assert numba_sinkhorn.scaling(padded, *masses, np.empty((7, 6)), np.empty(7), u, v) == is_sound
     inputs = scores, torch.tensor(-reach).double()
     weights = torch.randn(3, 7, 6, generator=torch.Generator().manual_seed(1)).double()
     plan, expected = gradients("torch", inputs, weights, iterations=iterations)
@@ -153,10 +153,19 @@ def test_derivatives_of_both_orders(backend: str) -> None:
     leaves = scores[keep, :4, :3].clone().requires_grad_(), alpha.requires_grad_()
 
     def run(scores: Tensor, alpha: Tensor) -> Tensor:
-        return log_optimal_transport(scores, alpha, *masks, iterations=5, backend=backend)  # type: ignore[arg-type]
+        return log_optimal_transport(scores, alpha, *masks, iterations=5, backend=backend)
 
     assert torch.autograd.gradcheck(run, leaves)
     assert torch.autograd.gradgradcheck(run, leaves)
+
+
+def test_the_operators_keep_the_rules() -> None:
+    scores, alpha, rows, columns = case()
+    grad = torch.randn(8, 8, 10, generator=torch.Generator().manual_seed(1)).double()
+    for tensor in (scores, alpha, grad):
+        tensor.requires_grad_()
+    torch.library.opcheck(torch.ops.rotaware.optimal_transport, (scores, alpha, rows, columns, 2))
+    torch.library.opcheck(torch.ops.rotaware.optimal_transport_backward, (grad, scores, alpha, rows, columns, 2))
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -166,7 +175,7 @@ def test_one_of_the_two_may_be_fixed(backend: str, which: int) -> None:
     _, both = gradients(backend, inputs, weights)
     leaf = inputs[which].clone().requires_grad_()
     pair = (leaf, inputs[1]) if which == 0 else (inputs[0], leaf)
-    plan = log_optimal_transport(*pair, *inputs[2:], backend=backend)  # type: ignore[arg-type]
+    plan = log_optimal_transport(*pair, *inputs[2:], backend=backend)
     (grad,) = torch.autograd.grad(plan, leaf, weights, create_graph=True)
     torch.testing.assert_close(grad, both[which])
     (second,) = torch.autograd.grad(grad.square().sum(), leaf)
@@ -181,6 +190,23 @@ def test_half_precision_is_computed_in_single(backend: str) -> None:
     assert torch.equal(plan, log_optimal_transport(scores.float(), alpha.float(), rows, columns, backend=backend))
     plan.exp().square().sum().backward()
     assert scores.grad is not None and scores.grad.dtype == torch.bfloat16
+
+
+def test_autocast_changes_nothing(backend: str) -> None:
+    inputs = case(dtype=torch.float32)
+    weights = torch.randn(8, 8, 10, generator=torch.Generator().manual_seed(1))
+    plan, expected = gradients(backend, inputs, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, grads = gradients(backend, inputs, weights)
+    assert all(torch.equal(one, other) for one, other in zip((found, *grads), (plan, *expected), strict=True))
+
+
+def test_nan_is_not_hidden(backend: str) -> None:
+    scores, alpha, rows, columns = case()
+    scores[0, 0, 0] = torch.nan
+    plan, (of_scores, _) = gradients(backend, (scores, alpha, rows, columns), torch.ones(8, 8, 10))
+    assert plan[0].isnan().all() and plan[1:].isfinite().all()
+    assert of_scores[0].isnan().any() and of_scores[1:].isfinite().all()
 
 
 def test_equal_to_the_bit_for_any_number_of_threads(

@@ -94,6 +94,15 @@ def test_equal_scores_keep_their_order(count: int) -> None:
     assert (10 * found.target + found.source).tolist() == expected
 
 
+@pytest.mark.parametrize("match", [match_nodes, match_nodes_adaptive])
+def test_autocast_changes_nothing(match) -> None:  # type: ignore[no-untyped-def]
+    target, source = (x.float() for x in descriptors()[:2])
+    expected = match(target, source)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = match(target, source)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_choices_carry_no_gradient() -> None:
     target, source, *_ = descriptors()
     target.requires_grad_()
@@ -176,7 +185,7 @@ def test_merging(combine: str) -> None:
     groups: dict[tuple[int, int], list[tuple[float, int]]] = {}
     for s, t, c, p in zip(*(x.tolist() for x in (source, target, confidence, patch)), strict=True):
         groups.setdefault((t, s), []).append((c, p))
-    found = merge_matches(source, target, confidence, patch, combine=combine)  # type: ignore[arg-type]
+    found = merge_matches(source, target, confidence, patch, combine=combine)
     assert list(zip(found.target.tolist(), found.source.tolist(), strict=True)) == sorted(groups)
     for group, c, p in zip(sorted(groups), found.confidence.tolist(), found.patch.tolist(), strict=True):
         values = [value for value, _ in groups[group]]
@@ -215,4 +224,4 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="count: expected at least 1, got 0"):
         sample_matches(torch.ones(3), 0)
     with pytest.raises(ValueError, match="combine"):
-        merge_matches(*torch.zeros(4, 1).long(), combine="mean")  # type: ignore[arg-type]
+        merge_matches(*torch.zeros(4, 1).long(), combine="mean")

@@ -161,6 +161,26 @@ def test_the_corrected_rmse_is_the_true_one() -> None:
     assert information_rmse(truth, truth, matrix) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_official_rmse_is_its_formula() -> None:
+    matrix, truth, turn_deg = RNG.random((6, 6)), pose(70, (1, 2, 3)), 40.0
+    matrix = matrix @ matrix.T
+    # The error is in the frame of the source, with half of the rotation vector, about.
+    estimate = truth @ pose(turn_deg, (0.3, 0.2, -0.1))
+    both = np.array([0.3, 0.2, -0.1, *(np.sin(np.radians(turn_deg / 2)) * np.array([2, -1, 2]) / 3)])
+    expected = np.sqrt(both @ matrix @ both / matrix[0, 0])
+    assert information_rmse(estimate, truth, matrix) == pytest.approx(expected, rel=1e-9)
+    # The quaternion with a real part that is not negative: a turn by 320 degrees is one by -40.
+    estimate = truth @ pose(turn_deg - 360, (0.3, 0.2, -0.1))
+    assert information_rmse(estimate, truth, matrix) == pytest.approx(expected, rel=1e-9)
+
+
+def test_consecutive_fragments_and_the_first_pair_are_not_scored() -> None:
+    pairs = [(0, 2), (0, 1), (1, 2), (1, 3), (4, 9)]
+    assert scored_pairs(pairs) == [False, False, False, True, True]
+    assert scored_pairs(pairs, official=False) == [True, False, False, True, True]
+    assert scored_pairs([]) == []
+
+
 def test_success_at_the_bounds_and_of_poses_that_are_not_numbers() -> None:
     truth, points = pose(70, (1, 2, 3)), RNG.normal(size=(30, 3))
     assert is_registered(truth @ pose(14.99), truth)
