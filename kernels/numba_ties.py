@@ -19,8 +19,8 @@ ROUNDING = 2e-7
 
 @njit(cache=True, nogil=True)
 def reach(squared: float, tolerance: float) -> float:
-    """Squared distance up to which points tie with one at a squared distance."""
-    return (np.sqrt(squared) + tolerance) ** 2
+    """Squared distance up to which points tie with one at a squared distance: not below it, whatever the rounding."""
+    return max(squared, (np.sqrt(squared) + tolerance) ** 2)
 
 
 @njit(cache=True, nogil=True)

@@ -72,7 +72,8 @@ def _settled(
         opens = found[:, slot] > bound
         group = group + opens
         groups[:, slot] = group
-        bound = torch.where(opens, (_root(found[:, slot], found.dtype) + tolerance).square(), bound)
+        reach = (_root(found[:, slot], found.dtype) + tolerance).square().maximum(found[:, slot])
+        bound = torch.where(opens, reach, bound)
         if slot < k:
             first, last = torch.where(opens, slots[slot], first), bound
     by_row = row.argsort(dim=1)

@@ -22,8 +22,8 @@ PANELS: dict[str, dict[str, str]] = {
     "patch inlier ratio": {"pir": "training", "validation_pir": "validation"},
     "inlier ratio": {"ir": "training", "validation_ir": "validation"},
 }
-# Points of a smoothed curve.
-BINS = 100
+# Points of a smoothed curve at most, and values that each is the mean of at least.
+BINS, LEAST = 100, 8
 
 
 def read_log(path: Path) -> Log:
@@ -43,7 +43,7 @@ def curve_of(log: Log, name: str) -> tuple[np.ndarray, np.ndarray]:
     values = np.array([record[name] for record in log if name in record], dtype=float)
     if len(steps) <= BINS:
         return steps, values
-    parts = np.array_split(np.arange(len(steps)), BINS)
+    parts = np.array_split(np.arange(len(steps)), min(BINS, len(steps) // LEAST))
     return (
         np.array([steps[part].mean() for part in parts]),
         np.array([values[part].mean() for part in parts]),

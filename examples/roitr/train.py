@@ -312,6 +312,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
         state.save(last)
         print(f"stopped after step {state.step} of {options.steps}; --resume goes on from there", file=sys.stderr)
         return
+    print(f"{state.step} steps, averaged weights in {output / 'final'}")
     state.averaged.save_pretrained(output / "final", notes={"step": state.step, "recipe": asdict(options)})
     if can_draw():
         draw_log(read_log(log), output / "curve.png")

@@ -15,7 +15,7 @@ def by_distance(names: list[int], squared: list[float], tolerance: float) -> lis
     """Names, nearest first. The nearest and all within the tolerance are tied: they go by name; so do the next."""
     left, ordered = sorted(names, key=squared.__getitem__), []
     while left:
-        bound = (math.sqrt(squared[left[0]]) + tolerance) ** 2
+        bound = max(squared[left[0]], (math.sqrt(squared[left[0]]) + tolerance) ** 2)
         tied = [name for name in left if squared[name] <= bound]
         ordered += sorted(tied)
         left = left[len(tied) :]
@@ -50,19 +50,19 @@ def test_groups_are_the_naive_ones(cloud: Tensor, backend: str, max_points: int,
 def test_groups_on_a_lattice_do_not_change_with_its_pose(
     lattice_scan: Tensor, poses: list[Tensor], backend: str
 ) -> None:
-    rows = torch.arange(0, len(lattice_scan), 16)
+    rows = torch.arange(0, len(lattice_scan), 4)
     plain, tied = (
         [
-            group_points_to_nodes(pose, pose[rows], max_points=12, tie_tolerance=tolerance, backend=backend)
+            group_points_to_nodes(pose, pose[rows], max_points=8, tie_tolerance=tolerance, backend=backend)
             for pose in (lattice_scan.float(), *poses)
         ]
         for tolerance in (0.0, 2e-6)
     )
     for ours, theirs in zip(tied[0], zip(*tied[1:], strict=True), strict=True):
         assert all(torch.equal(ours, other) for other in theirs)
-    assert not any(torch.equal(plain[0].index, other.index) for other in plain[1:])
+    assert not all(torch.equal(plain[0].index, other.index) for other in plain[1:])
     lattice = (lattice_scan * 500).round()
-    assert torch.equal(group_points_to_nodes(lattice, lattice[rows], max_points=12).index, tied[0].index)
+    assert torch.equal(group_points_to_nodes(lattice, lattice[rows], max_points=8).index, tied[0].index)
 
 
 def test_tied_groups_of_clouds_without_points_or_nodes(backend: str) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import pickle
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader
 
-from rotaware.geo import point_pair_features, signed_point_pair_features
+from rotaware.geo import point_pair_features, random_rotations, signed_point_pair_features
 from rotaware.kernels import farthest_point_sampling, interpolate, interpolation_weights, knn
 from rotaware.kernels.attention import neighborhood_attention
 from rotaware.kernels.neighborhood import Neighborhood
@@ -231,6 +233,71 @@ def test_more_duplicates_than_neighbors() -> None:
     assert (published.levels[0].neighborhood.idx[1] == 1).any()
 
 
+def choices(pyramid: Pyramid) -> list[Tensor]:
+    """All tables and samples in terms of given rows."""
+    found, finer = [], pyramid.order
+    for level in pyramid.levels:
+        found.append(same_in_given_order(level.neighborhood, level.order, level.order))
+        if level.rows is not None and level.up is not None:
+            names = level.rows if finer is None else finer[level.rows]
+            found.append(
+                names if level.order is None else torch.empty_like(names).scatter_(0, level.order.long(), names)
+            )
+            found.append(same_in_given_order(level.down, level.order, finer))
+            found.append(same_in_given_order(level.up, finer, level.order))
+        finer = level.order
+    return found
+
+
+@pytest.mark.parametrize("order", [True, False])
+@pytest.mark.parametrize("drop_first", [True, False])
+def test_a_lattice_has_the_same_tables_in_every_pose(
+    lattice_scan: Tensor, poses: list[Tensor], order: bool, drop_first: bool
+) -> None:
+    options: dict[str, Any] = {"strides": (1, 4, 4), "ks": (8, 8, 8), "order": order, "drop_first": drop_first}
+    expected = choices(Pyramid.build((lattice_scan * 500).round(), **options))
+    for pose in (lattice_scan.float(), *poses):
+        found = choices(Pyramid.build(pose, **options, tie_tolerance=2e-6))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(expected, found, strict=True))
+        # Which is why there is a tolerance.
+        plain = choices(Pyramid.build(pose, **options))
+        assert not any(torch.equal(ours, theirs) for ours, theirs in zip(expected[:5], plain[:5], strict=True))
+
+
+def test_a_scan_has_the_same_tables_in_every_pose(shared_data: Path) -> None:
+    scan = np.load(shared_data / "3dmatch/clouds/7-scenes-redkitchen__cloud_bin_21.npy").astype(np.float64)
+    points = torch.from_numpy(scan)
+    generator = torch.Generator().manual_seed(0)
+    turns = [torch.eye(3, dtype=torch.float64), *random_rotations(2, generator=generator, dtype=torch.float64)]
+    found = [
+        choices(Pyramid.build((points @ turn.T).float(), strides=(1, 4, 4, 4), ks=(8, 16, 16, 16), tie_tolerance=2e-6))
+        for turn in turns
+    ]
+    for other in found[1:]:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_pair_features_are_those_of_torch(dtype: torch.dtype) -> None:
+    def uncompiled(*rows: Tensor) -> Tensor:
+        return point_pair_features(*rows)
+
+    points, normals = (rows.to(dtype) for rows in scan(lattice=True))
+    # Coincident points, no normal, parallel and opposite ones, and a cloud with fewer points than neighbors.
+    points[5:9] = points[4]
+    normals[3], normals[6], normals[7] = 0, normals[5], -normals[5]
+    options: dict[str, Any] = {"strides": STRIDES, "ks": KS, "lengths": [300, 147, 3]}
+    ours = Pyramid.build(points, normals, **options)
+    theirs = Pyramid.build(points.double(), normals.double(), **options, pair_features=uncompiled)
+    for found, expected in zip(ours.levels, theirs.levels, strict=True):
+        assert torch.equal(found.down.idx, expected.down.idx)
+        for name in ("pair_features", "down_pair_features"):
+            assert getattr(found, name).dtype == dtype
+            tolerance = 1e-6 if dtype == torch.float32 else 1e-13
+            torch.testing.assert_close(getattr(found, name).double(), getattr(expected, name), rtol=0, atol=tolerance)
+    assert (ours.levels[0].neighborhood.idx < 0).any()
+
+
 def test_a_first_level_may_be_sampled() -> None:
     points, _ = scan()
     pyramid = Pyramid.build(points, strides=(2,), ks=(4,), lengths=LENGTHS)
@@ -303,7 +370,9 @@ def test_options() -> None:
     assert build(pair_features=signed_point_pair_features).levels[1].down_pair_features.shape == (112, 8, 5)
     assert build(sources=2).levels[1].up_weights.shape == (450, 2)
     torch_made = build(backend="torch")
-    assert all(torch.equal(a, b) for a, b in zip(tensors(torch_made), tensors(build()), strict=True))
+    for theirs, ours in zip(tensors(torch_made), tensors(build()), strict=True):
+        # Tables and weights are equal to the bit, pair features up to rounding.
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-14 if ours.shape[-1:] == (4,) else 0)
     for tensor in (points, normals):
         tensor.requires_grad_()
     pyramid = Pyramid.build(points, normals, strides=(1, 2), ks=(4, 4))
