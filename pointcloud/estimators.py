@@ -191,7 +191,7 @@ def hypotheses(matches: Matches, limit: int) -> tuple[np.ndarray, np.ndarray]:
     scores = _scores(matches, poses)
     order = np.argsort(-scores, kind="stable")
     poses = poses[order][distinct(poses[order], matches.source.mean(axis=0), 2 * limit)]
-    poses = polished(matches, poses)
+    poses = _polished(matches, poses)
     scores = _scores(matches, poses)
     order = np.argsort(-scores, kind="stable")
     kept = order[distinct(poses[order], matches.source.mean(axis=0), limit)]
@@ -226,7 +226,7 @@ def places(matches: Matches, pose: np.ndarray) -> float:
     return float(best.sum())
 
 
-def polished(matches: Matches, poses: np.ndarray) -> np.ndarray:
+def _polished(matches: Matches, poses: np.ndarray) -> np.ndarray:
     """Least squares on the inliers, a few times; all poses at once."""
     source, target = (np.repeat(each[None], len(poses), axis=0) for each in (matches.source, matches.target))
     for _ in range(3):

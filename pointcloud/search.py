@@ -15,7 +15,6 @@ from .estimators import (
     hypotheses,
     inliers,
     places,
-    polished,
     pose_difference,
     same_pose,
     support,
@@ -141,9 +140,6 @@ def search(source: View, target: View, engines: Engines) -> list[Candidate]:
         parts = putative_matches(view, target, engines, turned=turned)
         putative = together(view, target, parts)
         poses = [pose for part in parts for pose in hypotheses(part.matches, HYPOTHESES)[0]]
-        if len(parts) > 1 and poses:
-            # What one engine finds roughly, the matches of the other can settle; else it looks like a pose of its own.
-            poses = list(polished(putative.matches, np.stack(poses)))
         found += [candidate(view, target, pose, putative) for pose in [*poses, *axis_alignments(view, target)]]
     order = sorted(range(len(found)), key=lambda c: -found[c].score)
     poses = np.stack([found[c].pose for c in order])  # type: ignore[assignment]
