@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -23,11 +22,12 @@ from rotaware.geo.checks import (
     require_same_dtype,
     require_shape,
 )
-from rotaware.geo.fused import constant_while_tracing, is_plain_compilation, is_transformed
+from rotaware.geo.fused import constant_while_tracing
 
 from . import reference, triton_available
 from .attention_operators import attend, autocasts, flattened, without_autocast
 from .neighborhood import Neighborhood
+from .operators import sees_through
 
 AttentionBackend = Literal["auto", "numba", "triton", "torch", "reference"]
 NAMES = ("numba", "triton", "torch", "reference")
@@ -132,7 +132,7 @@ def neighborhood_attention(
     q, k, v, u = _autocast(q, k, v, u)
     idx = neighborhood.idx
     name = _choose(backend, q.device, idx.shape[1])
-    if name == "reference" or _sees_through([x for x in (q, k, v, u, y, bias) if x is not None]):
+    if name == "reference" or sees_through(q, k, v, u, y, bias):
         with without_autocast(q.device):
             out, z, _ = reference.attend(q, k, v, idx, u, y, bias, scale)
         return out.to(q.dtype) if pair is None else (out.to(q.dtype), z.to(q.dtype))
@@ -202,13 +202,6 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
         return list(tensors)
     dtype = torch.get_autocast_dtype(device.type)
     return [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors]
-
-
-def _sees_through(tensors: Sequence[Tensor]) -> bool:
-    """Whether something at work has no rule for a custom operator."""
-    if torch.compiler.is_compiling():
-        return not is_plain_compilation()
-    return is_transformed(tensors)
 
 
 def _choose(backend: str, device: torch.device, slots: int) -> str:

@@ -25,14 +25,13 @@ from rotaware.geo.checks import (
     require_same_dtype,
     require_shape,
 )
-from rotaware.geo.fused import is_plain_compilation, is_transformed
 from rotaware.geo.threads import run_in_pieces
 
 from .batches import Backend, Lengths
 from .inverse import inverse_neighbors
 from .neighborhood import Neighborhood
 from .neighbors import knn
-from .operators import define_operator
+from .operators import define_operator, sees_through
 from .reference import gather_rows
 
 # Keeps the weight of a source at distance zero finite; in the unit of the points.
@@ -133,16 +132,9 @@ def interpolate(features: Tensor, index: Tensor | Neighborhood, weights: Tensor)
     return _sums(features, table, weights, ptr, edge)
 
 
-def _sees_through(*tensors: Tensor) -> bool:
-    """Whether something at work has no rule for a custom operator."""
-    if torch.compiler.is_compiling():
-        return not is_plain_compilation()
-    return is_transformed(tensors)
-
-
 def _sums(features: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     """(M, C): sum_j weights[i, j] * features[index[i, j]]."""
-    if not _sees_through(features, weights):
+    if not sees_through(features, weights):
         return _sums_operator(features, index, weights, ptr, edge)
     present = (index >= 0)[..., None]
     rows = torch.where(present, gather_rows(features, index.clamp(min=0).to(torch.int64)), 0)
@@ -153,7 +145,7 @@ def _transposed(
     rows: Tensor, index: Tensor, weights: Tensor, ptr: Tensor | None, edge: Tensor | None, count: int
 ) -> Tensor:
     """(N, C): sum over all (i, j) with index[i, j] == n of weights[i, j] * rows[i]."""
-    if _sees_through(rows, weights):
+    if sees_through(rows, weights):
         present = (index >= 0)[..., None]
         terms = torch.where(present, rows[:, None] * weights[..., None], 0).to(rows.dtype)
         target = index.clamp(min=0).to(torch.int64)
@@ -168,7 +160,7 @@ def _transposed(
 
 def _products(rows: Tensor, features: Tensor, index: Tensor, ptr: Tensor | None, edge: Tensor | None) -> Tensor:
     """(M, k): rows[i] . features[index[i, j]], zero where there is none; half precision gives float32."""
-    if not _sees_through(rows, features):
+    if not sees_through(rows, features):
         return _products_operator(rows, features, index, ptr, edge)
     gathered = gather_rows(features, index.clamp(min=0).to(torch.int64))
     return torch.where(index >= 0, (_single(rows)[:, None] * _single(gathered)).sum(-1), 0)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from rotaware.geo.fused import is_plain_compilation, is_transformed
 
 LIBRARY = torch.library.Library("rotaware", "FRAGMENT")
 
@@ -42,3 +45,14 @@ def define_operator(
     if backward is not None:
         torch.library.register_autograd(f"rotaware::{name}", backward, setup_context=setup_context, lib=LIBRARY)
     return getattr(torch.ops.rotaware, name).default
+
+
+def sees_through(*tensors: Tensor | None) -> bool:
+    """Whether something at work has no rule for a custom operator: a transform, or another tracer than Dynamo.
+
+    >>> sees_through(torch.ones(2)), torch.func.vmap(lambda x: x * sees_through(x))(torch.ones(2))
+    (False, tensor([1., 1.]))
+    """
+    if torch.compiler.is_compiling():
+        return not is_plain_compilation()
+    return is_transformed([tensor for tensor in tensors if tensor is not None])

@@ -29,12 +29,11 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from rotaware.geo.checks import require_floating, require_integer, require_same_device, require_shape
-from rotaware.geo.fused import is_plain_compilation, is_transformed
 from rotaware.geo.threads import run_in_pieces
 
 from .inverse import Inverse, inverse_neighbors
 from .numba_rows import exponential
-from .operators import define_operator
+from .operators import define_operator, sees_through
 
 Segments = Tensor | Inverse
 # Below this many numbers a piece of work is not worth a thread.
@@ -149,7 +148,7 @@ def segment_softmax(values: Tensor, segments: Segments) -> Tensor:
     tensor([0.5000, 0.5000, 1.0000])
     """
     ptr, edge = _checked(values, segments)
-    return _softmax_plain(values, ptr, edge) if _sees_through(values) else _softmax_operator(values, ptr, edge)
+    return _softmax_plain(values, ptr, edge) if sees_through(values) else _softmax_operator(values, ptr, edge)
 
 
 def segment_repeat(values: Tensor, segments: Segments, *, num_rows: int | None = None) -> Tensor:
@@ -209,13 +208,6 @@ def _extreme(values: Tensor, segments: Segments, sign: int, fill: float) -> Tens
     return torch.where(rows >= 0, values.gather(0, rows.clamp(min=0)), fill)
 
 
-def _sees_through(values: Tensor) -> bool:
-    """Whether something at work has no rule for a custom operator."""
-    if torch.compiler.is_compiling():
-        return not is_plain_compilation()
-    return is_transformed([values])
-
-
 def _owners(ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
     """(E,) int64: the segment of each row, S for none."""
     ends = torch.cat([ptr, ptr.new_full((1,), rows)])
@@ -234,7 +226,7 @@ def _require_borders(ptr: Tensor, rows: int) -> None:
 
 def _sum(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     """Sum of each segment."""
-    if not _sees_through(values):
+    if not sees_through(values):
         return _sum_operator(values, ptr, edge)
     owners = _owners(ptr, edge, values.shape[0])
     segments = ptr.shape[0] - 1
@@ -243,7 +235,7 @@ def _sum(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
 
 def _repeat(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tensor:
     """The transpose of `_sum`."""
-    if not _sees_through(values):
+    if not sees_through(values):
         return _repeat_operator(values, ptr, edge, rows)
     return (
         torch.cat([values, torch.zeros_like(values[:1])])[_owners(ptr, edge, rows)]
@@ -254,7 +246,7 @@ def _repeat(values: Tensor, ptr: Tensor, edge: Tensor | None, rows: int) -> Tens
 
 def _argmax(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:
     """Row of the largest of each segment."""
-    return _argmax_plain(values, ptr, edge) if _sees_through(values) else _argmax_operator(values, ptr, edge)
+    return _argmax_plain(values, ptr, edge) if sees_through(values) else _argmax_operator(values, ptr, edge)
 
 
 def _run_sum(values: Tensor, ptr: Tensor, edge: Tensor | None) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from rotaware.geo.checks import require_choice, require_floating, require_same_device, require_shape
-from rotaware.geo.fused import is_plain_compilation, is_transformed
+from rotaware.geo.fused import is_transformed
 from rotaware.geo.threads import run_in_pieces
 
 from .batches import Backend
 from .numba_sinkhorn import MISSING, differentiate, transport
-from .operators import define_operator
+from .operators import define_operator, sees_through
 
 # Multiplications below which a piece of work is not worth a thread.
 PRODUCTS_PER_PIECE = 1 << 22
@@ -72,7 +72,7 @@ def log_optimal_transport(
         raise RuntimeError(f"backend: expected tensors on the CPU for 'numba', got {scores.device}")
     dtype = torch.promote_types(scores.dtype, torch.float32)
     scores, alpha = scores.to(dtype), alpha.reshape(()).to(dtype)
-    if backend == "torch" or not is_cpu or _sees_through(scores, alpha):
+    if backend == "torch" or not is_cpu or sees_through(scores, alpha):
         return _definition(scores, alpha, rows, columns, iterations)
     return _operator(scores, alpha, rows, columns, iterations)
 
@@ -105,13 +105,6 @@ def _definition(scores: Tensor, alpha: Tensor, row_mask: Tensor, column_mask: Te
         u = log_mu - torch.logsumexp(padded + v[:, None], 2)
         v = log_nu - torch.logsumexp(padded + u[:, :, None], 1)
     return (padded + u[:, :, None] + v[:, None]).masked_fill(missing, MISSING)
-
-
-def _sees_through(*tensors: Tensor) -> bool:
-    """Whether something at work has no rule for a custom operator."""
-    if torch.compiler.is_compiling():
-        return not is_plain_compilation()
-    return is_transformed(tensors)
 
 
 def _run(scores: Tensor, alpha: Tensor, row_mask: Tensor, column_mask: Tensor, iterations: int) -> Tensor:

@@ -12,11 +12,10 @@ from .canonical import apply, automatic_voxel, canonical_frame, voxel_centroids
 from .normals import estimate_normals, orient_normals
 from .pairs import CloudPair
 from .roitr_config import RoITrConfig
+from .view import FINE
 
 # Neighbors of a plane where clouds are taken as they are, as in the released code of RoITr (with the point itself).
 PLANE_NEIGHBORS = 33
-# Points for planes lie on a grid twice as fine as the points of the network.
-FINE = 0.5
 
 
 class Surface(NamedTuple):

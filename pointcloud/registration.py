@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from rotaware.geo.checks import require_choice
 
 from . import canonical
+from .errors import InputError, UnreadableFileError
 from .estimators import same_pose
 from .io import as_point_cloud
 from .learned import bundled_roitr
@@ -86,8 +87,8 @@ def register(
         seed: recorded, and used to sample meshes; the search itself draws nothing.
         on_stage: called at the start and end of every stage.
     Raises:
-        InputError: a cloud with fewer than 3 usable points, on one line, or at one place.
-        FileNotFoundError, UnreadableFileError: as `read_point_cloud`.
+        InputError: a cloud with fewer than 3 usable points, on one line, or at one place; a network for metres.
+        FileNotFoundError, UnreadableFileError: as `read_point_cloud`; also for the folder of a network.
         ValueError: an option with a bad value.
 
     >>> from rotaware.datasets import indoor_pair
@@ -110,7 +111,7 @@ def register(
         run = _Run(on_stage)
         options: dict[str, Any] = {
             "method": method, "voxel": voxel, "scale": scale, "refine": refine, "accept": accept,
-            "hypotheses": hypotheses, "init": init, "unit": unit, "network": _name(network),
+            "hypotheses": hypotheses, "init": init, "unit": unit, "network": _network_name(network),
             "source_sensor": source_sensor, "target_sensor": target_sensor,
         }  # fmt: skip
         return _register(source, target, start_pose, engines, options, seed, run)
@@ -229,13 +230,18 @@ def _started(source: View, target: View, pose: np.ndarray, engines: Engines) -> 
 
 
 def _network(given: RoITr | str | PathLike[str] | None) -> RoITr:
-    network = given if isinstance(given, RoITr) else bundled_roitr() if given is None else RoITr.from_pretrained(given)
+    if given is None:
+        return bundled_roitr()
+    try:
+        network = given if isinstance(given, RoITr) else RoITr.from_pretrained(given)
+    except ValueError as error:
+        raise UnreadableFileError(f"network {given}: {error}") from error
     if network.config.voxel is None:
-        raise ValueError("network: expected one trained with the voxel as its unit (config.voxel), got one for metres")
+        raise InputError("network: expected one trained with the voxel as its unit (config.voxel), got one for metres")
     return network.eval()
 
 
-def _name(given: RoITr | str | PathLike[str] | None) -> str | None:
+def _network_name(given: RoITr | str | PathLike[str] | None) -> str | None:
     """What a report says about the network; None is the bundled one."""
     return None if given is None else "given" if isinstance(given, RoITr) else str(given)
 

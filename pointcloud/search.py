@@ -142,8 +142,8 @@ def search(source: View, target: View, engines: Engines) -> list[Candidate]:
         poses = [pose for part in parts for pose in hypotheses(part.matches, HYPOTHESES)[0]]
         found += [candidate(view, target, pose, putative) for pose in [*poses, *axis_alignments(view, target)]]
     order = sorted(range(len(found)), key=lambda c: -found[c].score)
-    poses = np.stack([found[c].pose for c in order])  # type: ignore[assignment]
-    return [found[order[k]] for k in distinct(poses, source.centre, len(order))]  # type: ignore[arg-type]
+    stacked = np.stack([found[c].pose for c in order])
+    return [found[order[k]] for k in distinct(stacked, source.centre, len(order))]
 
 
 def axis_alignments(source: View, target: View) -> list[np.ndarray]:

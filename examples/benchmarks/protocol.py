@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotaware.geo import geodesic_distance, random_rotations
+from rotaware.geo import random_rotations
+from rotaware.pointcloud import rotation_error_deg, translation_error
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # A pose is right when both hold, as in PointDSC's code and the papers after it.
@@ -57,9 +58,7 @@ def pose_errors(estimate: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
     Moved back first: seen from a source 100 m away, one degree counts as 1.7 m of translation.
     """
-    turns = torch.from_numpy(np.stack([estimate, truth])[:, :3, :3].copy())
-    angle = float(np.degrees(float(geodesic_distance(turns[0], turns[1]))))
-    return angle, float(np.linalg.norm(estimate[:3, 3] - truth[:3, 3]))
+    return rotation_error_deg(estimate, truth), translation_error(estimate, truth)
 
 
 def is_right(rotation_deg: float, translation_m: float) -> bool:

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from protocol import (
     core_count,
     default_data,
@@ -43,7 +42,7 @@ from protocol import (
     write_whole,
 )
 
-from rotaware.geo import matrix_to_quaternion
+from rotaware.pointcloud import information_rmse
 
 VERSIONS_OF = ("rotaware", "kiss_matcher", "numba", "numpy", "open3d", "scipy", "small_gicp", "torch")
 VOXEL_M = 0.05
@@ -221,17 +220,6 @@ def cases(index: Path, pairs: list[dict[str, Any]], moves: int, seed: int) -> It
                 np.array(pair["T_target_from_source"]),
                 np.array(pair["information_6x6"]),
             )
-
-
-def information_rmse(estimate: np.ndarray, truth: np.ndarray, information: np.ndarray) -> float:
-    """The official error of 3DMatch in metres: square root of v' I v / I[0, 0], v from the pose `truth`^-1 `estimate`.
-
-    v is the translation followed by the vector part of the unit quaternion with w >= 0.
-    """
-    error = np.linalg.inv(truth) @ estimate
-    quat_wxyz = matrix_to_quaternion(torch.from_numpy(error[:3, :3].copy())).numpy()
-    v = np.concatenate([error[:3, 3], quat_wxyz[1:] * (1 if quat_wxyz[0] >= 0 else -1)])
-    return float(np.sqrt(v @ information @ v / information[0, 0]))
 
 
 def judged(case: Case, answer: dict[str, Any]) -> dict[str, Any]:

@@ -357,7 +357,7 @@ def peak_megabytes(device: torch.device) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed tensors instead of returning them to the system, which takes a third of a step on a CPU."""
+    """Have glibc keep freed tensors instead of returning them to the system, which takes a fifth of a step on a CPU."""
     if sys.platform.startswith("linux"):
         import ctypes
 

@@ -38,10 +38,14 @@ def turned(points: Tensor, seed: int) -> Tensor:
 
 
 def tied_order(distance: np.ndarray, tolerance: float) -> np.ndarray:
-    """The definition: sorted, runs of small steps, each run in the order of the rows."""
+    """The definition: the nearest and all within the tolerance of it, in the order of the rows; then the next group."""
     order = np.argsort(distance, kind="stable")
-    run = np.concatenate([[0], np.cumsum(np.diff(distance[order]) > tolerance)])
-    return order[np.lexsort((order, run))]
+    groups, opener = [0], distance[order[0]]
+    for row in order[1:]:
+        opens = distance[row] > opener + tolerance
+        opener = distance[row] if opens else opener
+        groups.append(groups[-1] + opens)
+    return order[np.lexsort((order, groups))]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

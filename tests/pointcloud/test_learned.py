@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from rotaware.datasets import RegistrationPair, indoor_pair
-from rotaware.pointcloud import RoITr, RoITrConfig, register
+from rotaware.pointcloud import InputError, RoITr, RoITrConfig, UnreadableFileError, register
 from rotaware.pointcloud.canonical import apply, automatic_voxel, canonical_frame
 from rotaware.pointcloud.learned import BUNDLED, bundled_roitr, learned_matches
 from rotaware.pointcloud.view import View, view_of
@@ -93,13 +94,21 @@ def test_a_network_that_knows_nothing_does_no_harm(pair: RegistrationPair) -> No
 
 def test_a_network_for_metres_is_refused(tmp_path: Path, pair: RegistrationPair) -> None:
     config = RoITrConfig(widths=(8, 8), strides=(1, 4), neighbors=(4, 4), blocks=(0, 0), point_channels=8)
-    with pytest.raises(ValueError, match=r"network: expected one trained with the voxel as its unit"):
+    with pytest.raises(InputError, match=r"network: expected one trained with the voxel as its unit"):
         register(pair.source, pair.target, network=RoITr(config))
     RoITr(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"config\.voxel"):
+    with pytest.raises(InputError, match=r"config\.voxel"):
         register(pair.source, pair.target, network=tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, pair: RegistrationPair) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.config\.json: no such file"):
         register(pair.source, pair.target, network=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damaged", ["config.json", "model.safetensors"])
+def test_a_damaged_folder_is_named(tmp_path: Path, pair: RegistrationPair, damaged: str) -> None:
+    bundled_roitr().save_pretrained(tmp_path)
+    (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:100])
+    with pytest.raises(UnreadableFileError, match=rf"network .*{re.escape(damaged)}: expected"):
+        register(pair.source, pair.target, network=tmp_path)
