@@ -15,11 +15,18 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import apply, demo, doctor, inspect, register
+from . import apply, datasets, demo, doctor, inspect, register
 from .messages import ExitCode, UsageError, error_text, exit_code_of, nearest
 from .options import Parser, join_signed_values
 
-_COMMANDS = {"register": register, "inspect": inspect, "apply": apply, "demo": demo, "doctor": doctor}
+_COMMANDS = {
+    "register": register,
+    "inspect": inspect,
+    "apply": apply,
+    "datasets": datasets,
+    "demo": demo,
+    "doctor": doctor,
+}
 
 _EPILOG = """\
 examples:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .poses import exact_pose, published_pose
 from .solids import Array
-from .threedmatch import exact_pose
 
 _NEEDED = ("s_pc", "t_pc", "rot", "trans", "s2t_flow", "correspondences")
 
@@ -77,31 +77,49 @@ class FourDMatch:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index: expected a value in [{-len(self)}, {len(self)}), got {index}")
         file = self.files[index]
-        arrays = _read(file)
-        source, target = _points(arrays, "s_pc", file), _points(arrays, "t_pc", file)
-        flow = _points(arrays, "s2t_flow", file)
-        if len(flow) != len(source):
-            raise ValueError(f"{file}: s2t_flow: expected a row for each of the {len(source)} of s_pc, got {len(flow)}")
-        listed = arrays["correspondences"]
-        if listed.ndim != 2 or listed.shape[1] != 2:
-            raise ValueError(f"{file}: correspondences: expected shape (C, 2), got {listed.shape}")
-        matches = np.column_stack(
-            [
-                _rows(listed[:, column], len(cloud), "correspondences", file)
-                for column, cloud in enumerate((source, target))
-            ]
-        )
-        judged = arrays.get("metric_index")
-        return DeformingPair(
-            source=source,
-            target=target,
-            T_target_source=exact_pose(arrays["rot"], arrays["trans"], f"{file}: rot, trans"),
-            flow=flow,
-            correspondences=matches,
-            metric_index=None if judged is None else _rows(judged.reshape(-1), len(source), "metric_index", file),
-            overlap=share_matched(matches, len(source)),
-            name=file.relative_to(self.root).with_suffix("").as_posix(),
-        )
+        return read_deforming_pair(file, file.relative_to(self.root).with_suffix("").as_posix())
+
+
+def read_deforming_pair(file: Path, name: str) -> DeformingPair:
+    """The pair in one `.npz` file of 4DMatch, called `name`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, lacks an array, or has one that does not fit the others; names both.
+    """
+    arrays = _read(file)
+    source, target = _points(arrays, "s_pc", file), _points(arrays, "t_pc", file)
+    flow = _points(arrays, "s2t_flow", file)
+    if len(flow) != len(source):
+        raise ValueError(f"{file}: s2t_flow: expected a row for each of the {len(source)} of s_pc, got {len(flow)}")
+    listed = arrays["correspondences"]
+    if listed.ndim != 2 or listed.shape[1] != 2:
+        raise ValueError(f"{file}: correspondences: expected shape (C, 2), got {listed.shape}")
+    matches = np.column_stack(
+        [_rows(listed[:, column], len(cloud), "correspondences", file) for column, cloud in enumerate((source, target))]
+    )
+    judged = arrays.get("metric_index")
+    return DeformingPair(
+        source=source,
+        target=target,
+        T_target_source=exact_pose(arrays["rot"], arrays["trans"], f"{file}: rot, trans"),
+        flow=flow,
+        correspondences=matches,
+        metric_index=None if judged is None else _rows(judged.reshape(-1), len(source), "metric_index", file),
+        overlap=share_matched(matches, len(source)),
+        name=name,
+    )
+
+
+def read_pose(file: Path) -> Array:
+    """(4, 4) T_target_source of one `.npz` file, as published, without reading the clouds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged or has no pose.
+    """
+    arrays = _read(file, ("rot", "trans"))
+    return published_pose(arrays["rot"], arrays["trans"], f"{file}: rot, trans")
 
 
 def share_matched(correspondences: NDArray[np.int64], count: int) -> float:
@@ -109,8 +127,8 @@ def share_matched(correspondences: NDArray[np.int64], count: int) -> float:
     return len(np.unique(correspondences[:, 0])) / max(count, 1)
 
 
-def _read(file: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of a file that are known here, without running code that may be in it."""
+def _read(file: Path, wanted: tuple[str, ...] = (*_NEEDED, "metric_index")) -> dict[str, NDArray[np.generic]]:
+    """Arrays of a file, without running code that may be in it."""
     arrays = {}
     name = "the file"
     try:
@@ -122,7 +140,7 @@ def _read(file: Path) -> dict[str, NDArray[np.generic]]:
             missing = [each for each in _NEEDED if each not in archive]
             if missing:
                 raise ValueError(f"expected the arrays {', '.join(_NEEDED)}; {', '.join(missing)} missing")
-            for name in (*_NEEDED, "metric_index"):
+            for name in wanted:
                 if name in archive:
                     arrays[name] = archive[name]
     except FileNotFoundError:

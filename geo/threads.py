@@ -7,6 +7,7 @@ seconds to compile. Every piece writes rows of its own, so results do not depend
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,8 @@ import torch
 
 # Several pieces per thread even out rows of unequal cost.
 PIECES_PER_THREAD = 4
+# What `torch.load` may rebuild is one list for the whole process: whoever adds to it holds this until it is done.
+SAFE_GLOBALS_LOCK = threading.Lock()
 
 
 def run_in_pieces(run: Callable[[int, int], None], count: int, *, smallest: int) -> None:

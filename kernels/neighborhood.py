@@ -82,6 +82,7 @@ class Neighborhood:
         query_lengths: Lengths | None = None,
         exclude_self: bool = False,
         max_radius: float | None = None,
+        tie_tolerance: float = 0.0,
         backend: Backend = "auto",
     ) -> Neighborhood:
         """The k nearest points, nearest first; arguments and errors are those of `rotaware.kernels.knn`.
@@ -98,6 +99,7 @@ class Neighborhood:
             query_lengths=query_lengths,
             exclude_self=exclude_self,
             max_radius=max_radius,
+            tie_tolerance=tie_tolerance,
             backend=backend,
         )
         return cls(found.index, len(points))

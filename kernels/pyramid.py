@@ -150,8 +150,9 @@ class Pyramid:
             tie_tolerance: distances that differ by no more are ties, which go to the lower row of the level as given,
                 as in `knn` and `farthest_point_sampling`; in the unit of the points. A cloud whose coordinates lie on
                 a lattice then has the same tables in every pose: 2e-6 for metres, a lattice of 2 mm, float32, and
-                coordinates up to 7 m. The tolerance must grow with the coordinates; centre a cloud that lies far from
-                the origin, in float64.
+                points up to 8 m from the origin. Rounding to float32 grows with the coordinates, up to 2.4e-7 of the
+                largest distance from the origin: a cloud that lies far from it needs float64, or must be centred
+                before it is rounded.
             backend: "numba" on the CPU, "torch" anywhere; "auto" takes numba for CPU tensors.
         Returns:
             Tables of int32, -1 where a cloud has too few points. No gradient to points or normals.
@@ -214,6 +215,18 @@ class Pyramid:
         order = self.order if level is None else self.levels[level].order
         require_shape("rows", rows, len(points), *rows.shape[1:])
         return rows if order is None else rows.index_select(0, _inverted(order))
+
+    def single(self) -> Pyramid:
+        """All numbers in single precision; the tables stay those of the precision in which they were found.
+
+        >>> Pyramid.build(torch.rand(64, 3, dtype=torch.float64), strides=(1,), ks=(8,)).single().points.dtype
+        torch.float32
+        """
+
+        def narrow(part: Any) -> Any:
+            return part.float() if isinstance(part, Tensor) and part.is_floating_point() else part
+
+        return _moved(self, narrow, {})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Pyramid:
         """On another device."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class GlobalTransformer(nn.Module):
 
     def forward(self, features: Sequence[Tensor], geometry: Sequence[NodeGeometry]) -> list[Tensor]:
         """Features (S, channels) of the superpoints of source and target, knowing both clouds."""
-        embedded = [self.embedding(each) for each in geometry]
+        embedded = [EmbeddedPairs(self.embedding(each)) for each in geometry]
         source, target = (self.in_proj(each) for each in features)
         for own, across in zip(self.self_layers, self.cross_layers, strict=True):
             source, source_place = own(source, embedded[0])
@@ -58,6 +59,92 @@ class GlobalTransformer(nn.Module):
             # The target attends to the source as it has become.
             target = across(target, source, target_place, source_place)
         return [self.out_proj(source), self.out_proj(target)]
+
+
+class EmbeddedPairs:
+    """The vectors (S, S, channels) of all pairs of superpoints, as the self layers read them.
+
+    Each reading has a gradient of that size, an outer product of two small matrices per superpoint. The factors are
+    kept until all readings have theirs, and multiplied once: one pass over memory instead of one, and a sum, each.
+
+    >>> pairs = EmbeddedPairs(torch.rand(5, 5, 8))
+    >>> pairs.products(torch.rand(5, 2, 8)).shape, pairs.sums(torch.rand(5, 2, 5)).shape
+    (torch.Size([5, 2, 5]), torch.Size([5, 2, 8]))
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._factors: list[tuple[Tensor, Tensor]] = []
+        self._vectors = vectors.detach()
+        self._ticket: Tensor = _Ticket.apply(vectors, self._factors)
+
+    def products(self, queries: Tensor) -> Tensor:
+        """(S, heads, S) inner products of the vectors of superpoint i with its queries (S, heads, channels)."""
+        return self._read(_Products, queries)
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """(S, heads, channels) sums of the vectors of superpoint i with its weights (S, heads, S)."""
+        return self._read(_Sums, weights)
+
+    def _read(self, reading: type[torch.autograd.Function], operand: Tensor) -> Tensor:
+        # Under autocast they may come in different precisions.
+        operand = operand.to(self._vectors.dtype)
+        found: Tensor = reading.apply(operand, self._vectors, self._ticket, self._factors)
+        return found
+
+
+class _Ticket(torch.autograd.Function):
+    """Stands for the vectors in every reading: its gradient counts those that left their factors in this pass."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, factors: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.factors = factors
+        return vectors.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, readings: Tensor) -> tuple[Tensor, None]:
+        # The last ones: an earlier pass that needed no gradient of the vectors has left some, too.
+        of_pairs, of_channels = (torch.cat(each, 1) for each in zip(*ctx.factors[-int(readings) :], strict=True))
+        ctx.factors.clear()
+        return torch.bmm(of_pairs.transpose(1, 2), of_channels), None
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, vectors: Tensor, ticket: Tensor, factors: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        ctx.factors = factors
+        ctx.save_for_backward(queries, vectors, ticket)
+        return torch.bmm(queries, vectors.transpose(1, 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        queries, vectors, ticket = ctx.saved_tensors
+        grad = grad.to(vectors.dtype)  # of a product under autocast
+        if ctx.needs_input_grad[2]:
+            ctx.factors.append((grad, queries))
+        return torch.bmm(grad, vectors), None, torch.ones_like(ticket), None
+
+
+class _Sums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor, vectors: Tensor, ticket: Tensor, factors: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        ctx.factors = factors
+        ctx.save_for_backward(weights, vectors, ticket)
+        return torch.bmm(weights, vectors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        weights, vectors, ticket = ctx.saved_tensors
+        grad = grad.to(vectors.dtype)
+        if ctx.needs_input_grad[2]:
+            ctx.factors.append((weights, grad))
+        return torch.bmm(grad, vectors.transpose(1, 2)), None, torch.ones_like(ticket), None
 
 
 class FeedForward(nn.Module):
@@ -92,7 +179,7 @@ class SelfLayer(nn.Module):
         self.output = FeedForward(channels)
         self.place_output = FeedForward(channels)
 
-    def forward(self, features: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, embedded: EmbeddedPairs) -> tuple[Tensor, Tensor]:
         """Features and places, (S, channels) each, of features (S, channels) and embedded pairs (S, S, channels)."""
         heads = self.heads
         q, k, v = (proj(features).unflatten(1, (heads, -1)) for proj in (self.proj_q, self.proj_k, self.proj_v))
@@ -101,7 +188,7 @@ class SelfLayer(nn.Module):
         folded = torch.einsum("nhd,hdc->nhc", q, p_weight)
         # The bias shifts all logits of a row alike and cancels; parallel training wants a gradient of it all the same.
         constant = torch.einsum("nhd,hd->nh", q, p_bias)[..., None]
-        logits = torch.einsum("nhd,mhd->nhm", q, k) + torch.bmm(folded, embedded.transpose(1, 2)) + constant
+        logits = torch.einsum("nhd,mhd->nhm", q, k) + embedded.products(folded) + constant
         logits = logits / math.sqrt(q.shape[2])
         attended = torch.einsum("nhm,mhd->nhd", logits.softmax(-1), v).flatten(1)
         features = self.output(self.norm(features + self.linear(attended)))
@@ -109,7 +196,7 @@ class SelfLayer(nn.Module):
         diagonal = torch.eye(len(features), dtype=torch.bool, device=features.device)[:, None]
         # A lone superpoint has no place among others.
         others = logits.masked_fill(diagonal, -torch.inf).softmax(-1) if len(features) > 1 else 0 * logits
-        gathered = torch.bmm(others, embedded)
+        gathered = embedded.sums(others)
         vp_weight = self.proj_vp.weight.unflatten(0, (heads, -1))
         place = torch.einsum("nhc,hdc->nhd", gathered, vp_weight).flatten(1) + self.proj_vp.bias
         return features, self.place_output(self.place_norm(self.place_linear(place)))

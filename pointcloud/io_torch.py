@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from rotaware.geo.threads import SAFE_GLOBALS_LOCK
 
 from .cloud import PointCloud, cloud_from_columns, columns_from_cloud
 from .columns import one_line
@@ -23,8 +24,6 @@ from .naming import columns_for
 
 # How torch names what it refused.
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
-# torch keeps its list of safe names globally.
-_LOCK = threading.Lock()
 _DTYPE_CODE = re.compile(r"[<>=|]?(?:[iu][1248]|f[248]|b1)")
 
 
@@ -156,7 +155,7 @@ def _load(name: str, data: bytes) -> Any:
     import torch
 
     try:
-        with _LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(list(_STAND_INS)):
+        with SAFE_GLOBALS_LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(list(_STAND_INS)):
             warnings.simplefilter("ignore")
             return _resolved(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     # A foreign parser fed with damaged bytes may raise anything.

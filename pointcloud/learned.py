@@ -36,8 +36,8 @@ def learned_matches(source: View, target: View, network: RoITr) -> tuple[np.ndar
     unit = network.config.voxel
     if unit is None:
         raise ValueError("network: expected one trained with the voxel as its unit (config.voxel), got one for metres")
-    points = [torch.from_numpy(view.points * unit).to(torch.float32) for view in (source, target)]
-    normals = [torch.from_numpy(np.ascontiguousarray(view.normals)).to(torch.float32) for view in (source, target)]
+    points = [torch.from_numpy(view.points * unit) for view in (source, target)]
+    normals = [torch.from_numpy(np.ascontiguousarray(view.normals)) for view in (source, target)]
     threads = torch.get_num_threads()
     try:
         # Products of matrices are summed in another order by another number of threads.

@@ -20,6 +20,7 @@ from rotaware.geo.checks import (
     require_shape,
 )
 from rotaware.geo.numerics import matmul, upcast
+from rotaware.kernels import segment_sum
 
 
 class NodeMatches(NamedTuple):
@@ -236,8 +237,10 @@ def merge_matches(
         confidence: (M,).
         patch: (M,) int64, where each was found.
         combine: confidences are added, which may give more than 1, or the largest is kept.
+    Returns:
+        Confidences that do not depend on the order of the matches; of equally confident patches the first.
     Raises:
-        TypeError: rows that are not integers.
+        TypeError: rows that are not integers, a confidence that is not floating point.
         ValueError: a shape that does not fit.
 
     >>> merge_matches(torch.tensor([1, 1]), torch.tensor([4, 4]), torch.tensor([0.5, 0.25]), torch.tensor([7, 8]))
@@ -246,22 +249,23 @@ def merge_matches(
     require_choice("combine", combine, ("sum", "max"))
     require_integer("source", source)
     require_integer("target", target)
+    require_floating("confidence", confidence)
     for name, values in (("target", target), ("confidence", confidence), ("patch", patch)):
         require_shape(name, values, len(source))
     if not len(source):
         return MergedMatches(source, target, confidence, patch)
     width = int(source.max()) + 1
-    # Strongest first, so that the first of each pair is the one whose patch is kept.
+    key = target * width + source
+    # Equal keys together, the strongest of them first.
     order = confidence.argsort(descending=True, stable=True)
-    key = (target * width + source)[order]
-    unique, inverse = key.unique(return_inverse=True)
-    first = torch.full_like(unique, len(key)).scatter_reduce_(
-        0, inverse, torch.arange(len(key), device=key.device), reduce="amin"
-    )
-    strongest = order[first]
+    order = order[key[order].argsort(stable=True)]
+    counts = key[order].unique_consecutive(return_counts=True)[1]
+    ends = counts.cumsum(0)
+    strongest = order[ends - counts]
     merged = confidence[strongest]
     if combine == "sum":
-        merged = torch.zeros_like(merged).index_add_(0, inverse, confidence[order])
+        # One after the other, from the largest on: the same sum in whatever order the matches come.
+        merged = segment_sum(confidence[order], torch.cat([ends.new_zeros(1), ends]))
     return MergedMatches(source[strongest], target[strongest], merged, patch[strongest])
 
 

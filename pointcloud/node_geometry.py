@@ -54,6 +54,10 @@ class NodeGeometry:
         across = torch.linalg.cross(sides.expand_as(offset), offset, dim=-1).norm(dim=-1)
         return cls(distance, torch.atan2(across, (sides * offset).sum(-1)))
 
+    def single(self) -> NodeGeometry:
+        """In single precision."""
+        return NodeGeometry(self.distance.float(), self.angle.float())
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> NodeGeometry:
         """On another device."""
         return NodeGeometry(

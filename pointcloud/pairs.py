@@ -25,6 +25,9 @@ PAIR_FEATURES = {"ppf": point_pair_features, "signed_ppf": signed_point_pair_fea
 class CloudPair:
     """Two clouds and, for training and evaluation, what brings the source onto the target.
 
+    The network sees float32, but what is near to what is decided in the precision given here. Turned or moved clouds in
+    float64 have the same neighbors, wherever they lie; in float32 only those of a lattice do, near their origin.
+
     >>> pair = CloudPair(torch.rand(100, 3), torch.rand(100, 3), torch.rand(90, 3), torch.rand(90, 3))
     >>> pair.transform is None
     True
@@ -57,7 +60,7 @@ class PairBatch:
     """B pairs, packed: cloud 2b is the source of pair b, cloud 2b + 1 its target.
 
     Attributes:
-        points: (N, 3) of all clouds, in the given order.
+        points: (N, 3) float32 of all clouds, in the given order.
         pyramid: levels, neighbors and pair features, in the order of the network.
         nodes: (S, 3) superpoints of all clouds, in the order in which they were sampled.
         groups: which points belong to which superpoint.
@@ -84,6 +87,8 @@ class PairBatch:
     def build(cls, pairs: Sequence[CloudPair], config: RoITrConfig, *, inverse: bool = True) -> PairBatch:
         """Everything that depends on coordinates and normals only.
 
+        Neighbors, samples, features and angles are found in the precision of the clouds, and then rounded to float32.
+
         Args:
             pairs: at least one, all of one dtype and device.
             config: of the network.
@@ -106,7 +111,7 @@ class PairBatch:
             drop_first=True,
             inverse=inverse,
             pair_features=PAIR_FEATURES[config.pair_features],
-            tie_tolerance=config.tie_tolerance,
+            tie_tolerance=config.tied,
         )
         top = pyramid.levels[-1]
         nodes = pyramid.restore(top.points, level=len(pyramid.levels) - 1)
@@ -116,10 +121,10 @@ class PairBatch:
             max_points=config.patch_points,
             lengths=lengths,
             node_lengths=top.lengths,
-            tie_tolerance=config.tie_tolerance,
+            tie_tolerance=config.tied,
         )
         geometry = tuple(
-            NodeGeometry.of(each, neighbors=config.angle_neighbors, tie_tolerance=config.tie_tolerance)
+            NodeGeometry.of(each, neighbors=config.angle_neighbors, tie_tolerance=config.tied)
             for each in nodes.split(list(top.lengths))
         )
         transforms = None
@@ -138,7 +143,16 @@ class PairBatch:
                 ]
             )
         names = tuple(pair.name for pair in pairs)
-        return cls(points, pyramid, nodes, groups, geometry, transforms, flow, names)
+        return cls(
+            points.float(),
+            pyramid.single(),
+            nodes.float(),
+            groups,
+            tuple(each.single() for each in geometry),
+            None if transforms is None else transforms.float(),
+            None if flow is None else flow.float(),
+            names,
+        )
 
     def __len__(self) -> int:
         return len(self.names)

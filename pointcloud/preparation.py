@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .canonical import apply, automatic_voxel, canonical_frame, voxel_centroids
 from .normals import estimate_normals, orient_normals
@@ -72,7 +71,7 @@ def network_pair(
         occupied: voxels of the larger cloud, where the network's unit is the voxel.
         name: of the pair.
     Returns:
-        float32 clouds, and the transform between them.
+        float64 clouds, and the transform between them.
 
     >>> from rotaware.datasets import indoor_pair
     >>> scans = indoor_pair(0, frames=3)
@@ -101,14 +100,10 @@ def network_pair(
         pose[:3, 3] *= scale
     moving, fixed = surfaces
     return CloudPair(
-        _tensor(moving.points),
-        _tensor(moving.normals),
-        _tensor(fixed.points),
-        _tensor(fixed.normals),
-        None if pose is None else _tensor(pose),
+        torch.from_numpy(moving.points),
+        torch.from_numpy(moving.normals),
+        torch.from_numpy(fixed.points),
+        torch.from_numpy(fixed.normals),
+        None if pose is None else torch.from_numpy(pose),
         name=name,
     )
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).to(torch.float32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rotaware.geo.numerics import matmul, upcast
 from rotaware.kernels import log_optimal_transport
 
 from .checkpoints import load_pretrained, load_published, save_pretrained
@@ -109,7 +110,7 @@ class RoITr(nn.Module):
         Args:
             target_nodes, source_nodes: (P,) superpoints of the pair's clouds.
         Returns:
-            (P, K + 1, K + 1), rows of the target and the slack, columns of the source and the slack.
+            (P, K + 1, K + 1), at least float32; rows of the target and the slack, columns of the source and the slack.
         """
         gathered, masks = [], []
         for side, nodes in (("target", target_nodes), ("source", source_nodes)):
@@ -117,7 +118,8 @@ class RoITr(nn.Module):
             features = output.point_features[batch.rows(pair, side)]  # type: ignore[arg-type]
             gathered.append(gather_patches(features, patches.index[nodes]))
             masks.append(patches.mask[nodes])
-        scores = torch.bmm(gathered[0], gathered[1].transpose(1, 2)) / math.sqrt(gathered[0].shape[2])
+        # Also under autocast: of scores in half precision the plan would keep no digit.
+        scores = matmul(upcast(gathered[0]), upcast(gathered[1]).transpose(1, 2)) / math.sqrt(gathered[0].shape[2])
         return log_optimal_transport(scores, self.slack, masks[0], masks[1], iterations=self.config.sinkhorn_iterations)
 
     @torch.no_grad()

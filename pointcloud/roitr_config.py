@@ -25,6 +25,10 @@ _WHOLE = {
 }
 _POSITIVE = ("distance_scale", "angle_scale", "voxel")
 _NOT_NEGATIVE = ("node_distance", "threshold", "tie_tolerance")
+_OPTIONAL = ("voxel", "tie_tolerance")
+# Lengths this near are equal, by default: above the rounding of float32, below the steps between the distances of
+# neighbors on a lattice of 2 mm.
+_TIED_METRES, _TIED_VOXELS = 2e-6, 5e-5
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class RoITrConfig:
         threshold: least confidence of a match.
         sinkhorn_iterations: of the optimal transport between two patches.
         voxel: see above.
-        tie_tolerance: lengths that differ by less are equal and the lower row is taken, so that scans on a lattice give
-            the same neighbors in every pose; 0 for the published behaviour.
+        tie_tolerance: lengths that differ by no more are equal and the lower row is taken, so that scans on a lattice
+            give the same neighbors in every pose. None for 2e-6 m, or 5e-5 voxels where `voxel` is given; rounding to
+            float32 stays below that up to 8 m, or 200 voxels, from the origin. 0 for the published behaviour.
 
     >>> RoITrConfig().widths, RoITrConfig.nonrigid().widths
     ((64, 128, 256, 256), (128, 256, 512, 512))
@@ -82,7 +87,7 @@ class RoITrConfig:
     threshold: float = 0.05
     sinkhorn_iterations: int = 100
     voxel: float | None = None
-    tie_tolerance: float = 1e-6
+    tie_tolerance: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("widths", "strides", "neighbors", "blocks"):
@@ -101,11 +106,11 @@ class RoITrConfig:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)!r}")
         for name in _POSITIVE:
             value = getattr(self, name)
-            if not (name == "voxel" and value is None) and not (_is_number(value) and value > 0):
+            if not (name in _OPTIONAL and value is None) and not (_is_number(value) and value > 0):
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
         for name in _NOT_NEGATIVE:
             value = getattr(self, name)
-            if not (_is_number(value) and value >= 0):
+            if not (name in _OPTIONAL and value is None) and not (_is_number(value) and value >= 0):
                 raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
         if any(width % self.heads for width in self.widths):
             raise ValueError(f"heads: expected a divisor of the widths {self.widths}, got {self.heads}")
@@ -132,6 +137,17 @@ class RoITrConfig:
             "top_k": 2,
         }
         return cls(**{**published, **changes})
+
+    @property
+    def tied(self) -> float:
+        """`tie_tolerance`, or what None stands for, in the unit of the points.
+
+        >>> RoITrConfig().tied, RoITrConfig(voxel=1.0).tied, RoITrConfig(voxel=1.0, tie_tolerance=0.0).tied
+        (2e-06, 5e-05, 0.0)
+        """
+        if self.tie_tolerance is not None:
+            return self.tie_tolerance
+        return _TIED_METRES if self.voxel is None else _TIED_VOXELS * self.voxel
 
     @property
     def pair_channels(self) -> int:

@@ -52,6 +52,8 @@ class Options:
     noise: float = 0.005
     # A random subset of so many points is kept, 0 for all; in validation too.
     most_points: int = 0
+    # Edge of the voxels that scans are thinned with where the network takes metres, 0 to take scans as they are.
+    thin: float = 0.0
     # Voxels of the larger cloud, from ... to, where the unit of the network is the voxel.
     occupied: tuple[int, int] = (4000, 8000)
     # Largest share of a scan that is cut away behind a random plane.
@@ -60,7 +62,9 @@ class Options:
     sensor_shift: float = 0.0
     # Share of normals turned around.
     flips: float = 0.0
+    # Pairs with less or more overlap are left out; validation has no upper limit.
     least_overlap: float = 0.1
+    most_overlap: float = 1.0
     validate_every: int = 1000
     validation_pairs: int = 24
     # What the best weights are the best in.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from rotaware.datasets.augment import random_crop, random_subset, rotation_about
 from rotaware.datasets.fourdmatch import DeformingPair, FourDMatch
 from rotaware.geo import random_rotations
 from rotaware.pointcloud import CloudPair, PairBatch, RoITrConfig, network_pair
+from rotaware.pointcloud.preparation import thinned_surface
 
 Pairs = ThreeDMatch | FourDMatch
 
 
-def pairs_below(folder: str, pair_list: str, least_overlap: float) -> Pairs:
+def pairs_below(folder: str, pair_list: str, least_overlap: float, most_overlap: float = 1.0) -> Pairs:
     """The pairs of a folder: those of a list in it, or those of 4DMatch where there is no list.
 
     Raises:
@@ -29,7 +30,7 @@ def pairs_below(folder: str, pair_list: str, least_overlap: float) -> Pairs:
         ValueError: a list that is damaged.
     """
     if (Path(folder) / pair_list).is_file() or not any(Path(folder).rglob("*.npz")):
-        return ThreeDMatch(folder, pair_list, overlap=(least_overlap, 1.0))
+        return ThreeDMatch(folder, pair_list, overlap=(least_overlap, most_overlap))
     return FourDMatch(folder)
 
 
@@ -77,6 +78,8 @@ class Samples(Dataset[Minibatch]):
         pair: Any = self.pairs[self.row(number)]
         if isinstance(pair, DeformingPair) and self.config.voxel is not None:
             raise ValueError("network.voxel: expected null for scenes that deform, whose points are not merged")
+        if options.thin and (isinstance(pair, DeformingPair) or self.config.voxel is not None):
+            raise ValueError(f"thin: expected 0 for scenes that deform or with network.voxel, got {options.thin}")
         if options.most_points:
             pair = random_subset(pair, picker, options.most_points)
         if self.augmented and options.crop:
@@ -97,20 +100,23 @@ class Samples(Dataset[Minibatch]):
             clouds = [cloud + shaker.uniform(-0.5, 0.5, cloud.shape) * options.noise for cloud in clouds]
         if options.rotations == "uniform":
             # Validation as well: the frame also decides where the voxels fall.
-            frames = _uniform_frames(shaker)
-        clean = network_pair(
-            clouds[0],
-            clouds[1],
-            self.config,
-            frames=(frames[0], frames[1]),
-            transform=T,
-            occupied=occupied,
-            name=pair.name,
-        )
+            frames = uniform_frames(shaker)
+        if options.thin:
+            clean = thinned_pair(clouds, frames, T, voxel=options.thin, unit=options.thin, name=pair.name)
+        else:
+            clean = network_pair(
+                clouds[0],
+                clouds[1],
+                self.config,
+                frames=(frames[0], frames[1]),
+                transform=T,
+                occupied=occupied,
+                name=pair.name,
+            )
         if isinstance(pair, DeformingPair):
             flow = torch.from_numpy(pair.flow @ frames[0][:3, :3].T)
             clean = replace(clean, flow=flow.to(clean.source.dtype))
-        return _flipped(clean, options.flips, spoiler) if self.augmented and options.flips else clean
+        return flipped(clean, options.flips, spoiler) if self.augmented and options.flips else clean
 
 
 class Schedule(Sampler[list[int]]):
@@ -139,7 +145,7 @@ def _translation(shift: np.ndarray) -> np.ndarray:
     return T
 
 
-def _uniform_frames(generator: np.random.Generator) -> list[np.ndarray]:
+def uniform_frames(generator: np.random.Generator) -> list[np.ndarray]:
     """A rigid motion for each scan, with rotations uniform over SO(3) and shifts of up to a metre."""
     turns = random_rotations(2, generator=torch.Generator().manual_seed(int(generator.integers(2**62))))
     frames = [np.eye(4), np.eye(4)]
@@ -149,7 +155,27 @@ def _uniform_frames(generator: np.random.Generator) -> list[np.ndarray]:
     return frames
 
 
-def _flipped(pair: CloudPair, share: float, generator: np.random.Generator) -> CloudPair:
+def thinned_pair(
+    clouds: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
+    transform: np.ndarray,
+    *,
+    voxel: float,
+    unit: float,
+    name: str = "",
+) -> CloudPair:
+    """Source and target as `network_pair` gives them, thinned with a given voxel, which has the length `unit` then."""
+    moved = [cloud @ frame[:3, :3].T + frame[:3, 3] for cloud, frame in zip(clouds, frames, strict=True)]
+    # The sensor is at the origin of a scan's own frame.
+    surfaces = [thinned_surface(cloud, voxel, frame[:3, 3]) for cloud, frame in zip(moved, frames, strict=True)]
+    pose = frames[1] @ transform @ np.linalg.inv(frames[0])
+    pose[:3, 3] *= unit / voxel
+    arrays = [each for surface in surfaces for each in (surface.points * unit, surface.normals)]
+    source, source_normals, target, target_normals = (torch.from_numpy(each) for each in arrays)
+    return CloudPair(source, source_normals, target, target_normals, torch.from_numpy(pose), name=name)
+
+
+def flipped(pair: CloudPair, share: float, generator: np.random.Generator) -> CloudPair:
     """The pair with a share of its normals turned around."""
     normals = []
     for given in (pair.source_normals, pair.target_normals):

@@ -253,7 +253,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
     torch.set_num_threads(args.threads)
     is_first = fabric.global_rank == 0
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
-    pairs = pairs_below(args.data, args.pairs, options.least_overlap)
+    pairs = pairs_below(args.data, args.pairs, options.least_overlap, options.most_overlap)
     if options.epochs:
         per_step = options.batch * fabric.world_size
         options = replace(options, steps=math.ceil(options.epochs * len(pairs) / per_step))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from lattice_cases import wavy_sheet
 from torch import Tensor
 
 from rotaware.geo import random_rotations
-from rotaware.kernels import voxel_downsample
 
 
 def surface(count: int, *, seed: int = 0) -> Tensor:
@@ -67,15 +67,8 @@ def broken(request: pytest.FixtureRequest) -> Tensor:
 
 @pytest.fixture(scope="session")
 def lattice_scan() -> Tensor:
-    """A wavy sheet 3 m across with steps, thinned to 5 cm, on a lattice of 2 mm as depth cameras make it; float64."""
-    generator = torch.Generator().manual_seed(0)
-    flat = torch.rand(2500, 2, generator=generator, dtype=torch.float64) * 3 - 1.5
-    steps = (torch.rand(2500, generator=generator) < 0.3) * 0.2
-    points = torch.cat([flat, (0.3 * (3 * flat[:, :1]).sin() + steps[:, None])], dim=1)
-    thinned = voxel_downsample(points, 0.05, rule="first").points
-    # Coarser along two axes: more ties.
-    pitch = torch.tensor([0.002, 0.006, 0.006], dtype=torch.float64)
-    return (thinned / pitch).round() * pitch
+    """A sheet on a lattice of 2 mm; float64."""
+    return wavy_sheet()
 
 
 @pytest.fixture(scope="session")

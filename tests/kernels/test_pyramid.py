@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lattice_cases import choices, same_in_given_order
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader
@@ -36,14 +37,6 @@ def scan(rows: int = sum(LENGTHS), *, seed: int = 0, lattice: bool = False) -> t
 def build(**options: Any) -> Pyramid:
     points, normals = scan(lattice=options.pop("lattice", False))
     return Pyramid.build(points, normals, **{"strides": STRIDES, "ks": KS, "lengths": LENGTHS, **options})
-
-
-def same_in_given_order(table: Neighborhood, order: Tensor | None, key_order: Tensor | None) -> Tensor:
-    """The table in terms of given rows."""
-    if order is None or key_order is None:
-        return table.idx
-    names = torch.cat([key_order, key_order.new_full((1,), -1)])[table.idx.long()]
-    return torch.empty_like(names).index_copy_(0, order.long(), names)
 
 
 @pytest.mark.parametrize("order", [True, False])
@@ -231,22 +224,6 @@ def test_more_duplicates_than_neighbors() -> None:
     # The nearest of equals is the lowest row, which is another one than the point's own.
     assert published.levels[0].neighborhood.idx[8].tolist() == [1, 2, 3]
     assert (published.levels[0].neighborhood.idx[1] == 1).any()
-
-
-def choices(pyramid: Pyramid) -> list[Tensor]:
-    """All tables and samples in terms of given rows."""
-    found, finer = [], pyramid.order
-    for level in pyramid.levels:
-        found.append(same_in_given_order(level.neighborhood, level.order, level.order))
-        if level.rows is not None and level.up is not None:
-            names = level.rows if finer is None else finer[level.rows]
-            found.append(
-                names if level.order is None else torch.empty_like(names).scatter_(0, level.order.long(), names)
-            )
-            found.append(same_in_given_order(level.down, level.order, finer))
-            found.append(same_in_given_order(level.up, finer, level.order))
-        finer = level.order
-    return found
 
 
 @pytest.mark.parametrize("order", [True, False])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rotaware.geo import transform_points
 from rotaware.pointcloud import node_geometry
-from rotaware.pointcloud.global_transformer import CrossLayer, FeedForward, GlobalTransformer, SelfLayer
+from rotaware.pointcloud.global_transformer import CrossLayer, EmbeddedPairs, FeedForward, GlobalTransformer, SelfLayer
 from rotaware.pointcloud.node_geometry import GeometricEmbedding, NodeGeometry, sinusoids
 
 HEADS = 4
@@ -271,6 +271,24 @@ def test_transformer(counts: tuple[int, int]) -> None:
         assert one is not None, name
         gap = (one - other).abs().max()
         assert gap <= 1e-3 * other.abs().max() + 1e-5 * largest, name
+
+
+def test_pairs_that_are_read_several_times() -> None:
+    """Values and gradients of plain products, in every order of backward passes over parts of one graph."""
+    vectors = random(6, 6, 4, seed=1).requires_grad_()
+    queries, weights = (random(6, 2, size, seed=size).requires_grad_() for size in (4, 6))
+    pairs = EmbeddedPairs(vectors)
+    found = pairs.products(queries), pairs.sums(weights), pairs.products(2 * queries)
+    expected = queries @ vectors.transpose(1, 2), weights @ vectors, 2 * queries @ vectors.transpose(1, 2)
+    leaves = [vectors, queries, weights]
+    for asked, read in (([1], [0, 2]), ([0], [1]), ([0, 1, 2], [0, 1, 2]), ([2], [1]), ([0], [2]), ([0, 1], [0, 2])):
+        wanted = [leaves[k] for k in asked]
+        ours, theirs = (
+            torch.autograd.grad(sum((each[k] ** 2).sum() for k in read), wanted, retain_graph=True)
+            for each in (found, expected)
+        )
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_every_parameter_gets_a_gradient_however_few_superpoints() -> None:

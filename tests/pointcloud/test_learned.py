@@ -44,6 +44,8 @@ def test_the_bundled_checkpoint_is_small_and_described() -> None:
     network = bundled_roitr()
     assert network is bundled_roitr()
     assert network.config.voxel is not None
+    # Mirror images differ to it.
+    assert network.config.pair_features == "signed_ppf"
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 

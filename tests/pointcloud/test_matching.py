@@ -194,6 +194,19 @@ def test_merging(combine: str) -> None:
         assert p == groups[group][values.index(max(values))][1]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sums_do_not_depend_on_the_order_of_matches(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.randint(0, 4, (2, 5000), generator=generator).to(device)
+    confidence = torch.rand(5000, generator=generator).to(device)
+    patch = torch.arange(5000, device=device)
+    expected = merge_matches(source, target, confidence, patch)
+    for _ in range(5):
+        order = torch.randperm(5000, generator=generator).to(device)
+        found = merge_matches(source[order], target[order], confidence[order], patch[order])
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_merging_nothing() -> None:
     rows = torch.zeros(0, dtype=torch.int64)
     assert [len(part) for part in merge_matches(rows, rows, torch.zeros(0), rows)] == [0] * 4
@@ -225,3 +238,5 @@ def test_refusals() -> None:
         sample_matches(torch.ones(3), 0)
     with pytest.raises(ValueError, match="combine"):
         merge_matches(*torch.zeros(4, 1).long(), combine="mean")
+    with pytest.raises(TypeError, match=r"confidence: expected a floating point tensor, got torch\.int64"):
+        merge_matches(*torch.zeros(4, 1).long())

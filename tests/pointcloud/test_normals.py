@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lattice_cases import wavy_sheet
 from scipy.spatial.transform import Rotation
 
 from rotaware.datasets import DepthCamera, indoor_fragment
@@ -78,6 +79,20 @@ def test_normals_turn_with_the_points() -> None:
     turned, turned_variation = estimate_normals(apply(pose, points), apply(pose, points), 12)
     np.testing.assert_allclose(np.abs((turned * (normals @ pose[:3, :3].T)).sum(axis=1)), 1.0, atol=1e-9)
     np.testing.assert_allclose(turned_variation, variation, atol=1e-12)
+
+
+def test_normals_on_a_lattice_do_not_change_with_its_pose() -> None:
+    points = wavy_sheet().numpy()
+    normals, variation = estimate_normals(points, points, 33)
+    for seed in range(10):
+        pose = random_pose(seed, 2.0)
+        moved = apply(pose, points)
+        for given, tolerance in ((moved, 1e-5), (moved.astype(np.float32).astype(np.float64), 1e-3)):
+            turned, turned_variation = estimate_normals(given, given, 33)
+            expected = normals @ pose[:3, :3].T
+            signs = np.sign((turned * expected).sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(signs * turned, expected, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(turned_variation, variation, rtol=0, atol=tolerance)
 
 
 def test_normals_of_fewer_points_than_neighbors() -> None:

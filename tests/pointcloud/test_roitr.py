@@ -338,6 +338,21 @@ def test_inference_equals_training() -> None:
         assert all(torch.equal(one, other) for one, other in zip(model(lean), expected, strict=True))
 
 
+def test_plans_are_exact_under_autocast() -> None:
+    model, batch = network(), PairBatch.build([pair()], SMALL)
+    nodes = torch.arange(6)
+    with torch.no_grad():
+        output = model(batch)
+        expected = model.transport(batch, output, 0, nodes, nodes)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = model.transport(batch, output, 0, nodes, nodes)
+            assert torch.equal(found, expected)
+            # Descriptors of half precision are half precision no further.
+            half = model(batch)
+            assert half.point_features.dtype == torch.bfloat16
+            assert model.transport(batch, half, 0, nodes, nodes).dtype == torch.float32
+
+
 def test_matches_obey_the_configuration() -> None:
     batch = PairBatch.build([pair()], SMALL)
     model = network()
