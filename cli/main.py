@@ -15,14 +15,17 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import apply, datasets, demo, doctor, inspect, register
+from . import apply, datasets, demo, doctor, evaluate, inspect, multi, register, view
 from .messages import ExitCode, UsageError, error_text, exit_code_of, nearest
 from .options import Parser, join_signed_values
 
 _COMMANDS = {
     "register": register,
+    "multi": multi,
+    "view": view,
     "inspect": inspect,
     "apply": apply,
+    "evaluate": evaluate,
     "datasets": datasets,
     "demo": demo,
     "doctor": doctor,

@@ -179,11 +179,27 @@ def write_results(
         confidence=pairs.confidence,
         inlier=pairs.inlier,
     )
-    names = {"source_name": Path(options.source).name, "target_name": Path(options.target).name}
+    source_name, target_name = Path(options.source).name, Path(options.target).name
     if "png" in options.report:
-        write_overview_png(folder / "overview.png", registration, source.points, target.points, **names)
+        write_overview_png(
+            folder / "overview.png",
+            registration,
+            source.points,
+            target.points,
+            source_name=source_name,
+            target_name=target_name,
+        )
     if "html" in options.report:
-        write_report_html(folder / "report.html", registration, source.points, target.points, **names)
+        write_report_html(
+            folder / "report.html",
+            registration,
+            source.points,
+            target.points,
+            source_name=source_name,
+            target_name=target_name,
+            source_colors=source.colors,
+            target_colors=target.colors,
+        )
     (folder / "log.txt").write_text(_log(registration, document), encoding="utf-8", errors="backslashreplace")
     (folder / "result.json").write_text(dump(document), encoding="utf-8")
 

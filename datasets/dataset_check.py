@@ -76,7 +76,7 @@ class CheckedBenchmark:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What `check_dataset` found."""
+    """What `check_dataset` found: the benchmarks of a folder, their problems, and what is worth knowing."""
 
     root: str
     benchmarks: tuple[CheckedBenchmark, ...]

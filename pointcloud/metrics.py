@@ -27,6 +27,8 @@ Array = Tensor | np.ndarray
 INLIER_DISTANCE = 0.1
 MATCH_INLIER_RATIO = 0.05
 REGISTRATION_RMSE = 0.2
+# A source point overlaps where the target has a point this near: 1.5 voxels of 2.5 cm (Predator, CVPR 2021).
+OVERLAP_DISTANCE = 0.0375
 # Our own: close enough for ICP to finish.
 SUCCESS_ROTATION_DEG = 15.0
 SUCCESS_TRANSLATION = 0.30
@@ -244,6 +246,36 @@ def information_rmse(estimate: Array, truth: Array, information: Array, *, corre
     return float((both @ matrix @ both / matrix[0, 0]).clamp(min=0).sqrt())
 
 
+def overlap_rmse(
+    source: Array, target: Array, estimate: Array, truth: Array, *, radius: float = OVERLAP_DISTANCE
+) -> float:
+    """Root mean square distance between the places where two poses put the points that truly overlap.
+
+    What `information_rmse` stands for, measured.
+
+    Args:
+        source: (N, 3).
+        target: (M, 3).
+        estimate: (4, 4).
+        truth: (4, 4).
+        radius: a point of the source overlaps if the target has one nearer than this at the truth.
+    Returns:
+        In the unit of the points; NaN if nothing overlaps.
+    Raises:
+        ValueError: a shape that does not fit, no points.
+
+    >>> overlap_rmse(np.zeros((5, 3)), np.zeros((1, 3)), np.eye(4) + np.eye(4, k=3), np.eye(4))
+    1.0
+    """
+    rows, others = _float64("source", source, "N", 3), _float64("target", target, "M", 3)
+    if not (len(rows) and len(others)):
+        raise ValueError(f"source, target: expected at least one point each, got {len(rows)} and {len(others)}")
+    ours, theirs = _poses(estimate, truth)
+    places = transform_points(theirs, rows)
+    near = knn(others, 1, queries=places).distance[:, 0] < radius
+    return float(_distances(transform_points(ours, rows), places)[near].square().mean().sqrt())
+
+
 def is_registered(
     estimate: Array,
     truth: Array,
@@ -320,6 +352,34 @@ def mean_over_scenes(
     mean = float(np.mean(list(taken.values()))) if taken else float("nan")
     pair_mean = float(numbers.mean()) if len(numbers) else float("nan")
     return SceneMeans(mean, pair_mean, taken, {name: len(part) for name, part in of_scene.items()})
+
+
+def expected_calibration_error(confidence: Sequence[float], right: Sequence[bool], *, bins: int = 10) -> float:
+    """ECE: how far stated confidences are from how often they are right, on average.
+
+    Args:
+        confidence: one per answer, in [0, 1].
+        right: whether each answer was right.
+        bins: of equal width; the gap of a bin is weighted by its answers.
+    Returns:
+        In [0, 1]; NaN without answers.
+    Raises:
+        ValueError: not one truth per confidence, a confidence outside [0, 1].
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    >>> expected_calibration_error([0.75, 0.75, 0.75, 0.75], [True, True, True, False])
+    0.0
+    """
+    stated, true = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    if stated.shape != true.shape:
+        raise ValueError(f"right: expected one for each of {len(stated)} confidences, got {len(true)}")
+    if not ((stated >= 0) & (stated <= 1)).all():
+        raise ValueError("confidence: expected numbers in [0, 1]")
+    if not len(stated):
+        return float("nan")
+    place = np.minimum((stated * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weights=stated - true, minlength=bins)
+    return float(np.abs(gaps).sum() / len(stated))
 
 
 def _float64(name: str, value: Array, *shape: int | str) -> Tensor:

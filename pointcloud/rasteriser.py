@@ -18,6 +18,10 @@ Color = tuple[int, int, int]
 SOURCE_COLOR: Color = (224, 118, 0)
 TARGET_COLOR: Color = (0, 114, 178)
 NEUTRAL_COLOR: Color = (176, 184, 194)
+# What both clouds show; correspondences that fit the pose, and that do not.
+SHARED_COLOR: Color = (107, 47, 146)
+INLIER_COLOR: Color = (0, 143, 107)
+OUTLIER_COLOR: Color = (184, 70, 140)
 
 # Lightness rises steadily from blue to amber: the order survives every kind of colour blindness and grey printing,
 # and both ends stand out from a white and from a black ground.
@@ -223,7 +227,8 @@ def render(
 
 def _closing_radius(pixels: np.ndarray, size: Size) -> float:
     """Splat radius, in pixels, at which the points of a typical covered block close the surface."""
-    block = 16
+    # In shares of the picture, so that a finer one shows the same surfaces; small ones need whole pixels.
+    block = max(16, min(size) // 70)
     columns = size[0] // block + 3
     cell = (pixels[:, 1] // block + 1).astype(np.int64) * columns + (pixels[:, 0] // block + 1).astype(np.int64)
     counts = np.bincount(np.maximum(cell, 0))
@@ -232,7 +237,7 @@ def _closing_radius(pixels: np.ndarray, size: Size) -> float:
         return 2.0
     # The median over covered blocks: neither stray points nor a dense corner decide.
     typical = float(np.median(counts))
-    return float(np.clip(1.85 * block / np.sqrt(np.pi * typical), 1.0, 7.0))
+    return float(np.clip(1.85 * block / np.sqrt(np.pi * typical), 1.0, max(7.0, min(size) / 160)))
 
 
 def _splat(pixels: np.ndarray, depth: np.ndarray, size: Size, radius: float) -> tuple[np.ndarray, np.ndarray]:

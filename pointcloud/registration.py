@@ -106,7 +106,8 @@ def register(
     if hypotheses < 1:
         raise ValueError(f"hypotheses: expected at least 1, got {hypotheses}")
     start_pose = _start(method, init)
-    engines = Engines(classic=method != "roitr", network=_network(network) if method in ("auto", "roitr") else None)
+    learned = load_network(network) if method in ("auto", "roitr") else None
+    engines = Engines(classic=method != "roitr", network=learned)
     with _threads(threads):
         run = _Run(on_stage)
         options: dict[str, Any] = {
@@ -229,7 +230,8 @@ def _started(source: View, target: View, pose: np.ndarray, engines: Engines) -> 
     return max(sides, key=lambda each: each.score)
 
 
-def _network(given: RoITr | str | PathLike[str] | None) -> RoITr:
+def load_network(given: RoITr | str | PathLike[str] | None) -> RoITr:
+    """The network that `register` would use."""
     if given is None:
         return bundled_roitr()
     try:

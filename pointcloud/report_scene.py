@@ -28,9 +28,10 @@ _UNIT_SYMBOLS = {"metre": "m", "meter": "m", "centimetre": "cm", "millimetre": "
 
 @dataclass(frozen=True)
 class Pose:
-    """A pose to look at. `matrix` (4, 4) float64, user units; `residual` (S,) of the scene's source points, same.
+    """A pose to look at. `matrix` (4, 4) float64, user units; residuals in the target's unit.
 
-    Residuals well beyond the scene's limit are infinite.
+    `residual` (S,) holds the distances from the scene's source points to the target, `residual_target` (N,) those from
+    its target points to the source. Well beyond the scene's limit they are infinite.
     """
 
     label: str
@@ -39,16 +40,30 @@ class Pose:
     translation: float
     score: float | None
     residual: np.ndarray
+    residual_target: np.ndarray
+
+
+@dataclass(frozen=True)
+class SceneCloud:
+    """Points (N, 3) float64 in the user's frame and unit, of `total` finite ones, and what they can be coloured by.
+
+    `colors` (N, 3) uint8 or None; `confidence` (N,) in [0, 1], that of the nearest correspondence, NaN far from any;
+    `spacing`: distance within which three of four points have four neighbours, never zero.
+    """
+
+    points: np.ndarray
+    total: int
+    colors: np.ndarray | None
+    confidence: np.ndarray
+    spacing: float
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Thinned clouds, float64 in the user's frames and units, in an order whose every prefix is an even sample."""
+    """Thinned clouds, in an order whose every prefix is an even sample."""
 
-    source: np.ndarray  # (S, 3)
-    target: np.ndarray  # (N, 3)
-    source_total: int
-    target_total: int
+    source: SceneCloud
+    target: SceneCloud
     start: np.ndarray  # (4, 4), where the source is drawn "before"
     start_shifted: bool
     poses: tuple[Pose, ...]  # the reported pose first
@@ -58,7 +73,14 @@ class Scene:
 
 
 def build_scene(
-    registration: Registration, source_points: ArrayLike, target_points: ArrayLike, *, budget: int, max_poses: int
+    registration: Registration,
+    source_points: ArrayLike,
+    target_points: ArrayLike,
+    *,
+    source_colors: ArrayLike | None = None,
+    target_colors: ArrayLike | None = None,
+    budget: int,
+    max_poses: int,
 ) -> Scene:
     """Gathers what the reports draw.
 
@@ -66,28 +88,35 @@ def build_scene(
         registration: its poses may be missing.
         source_points: (N, 3), the rows given to `register`; rows that are not finite are left out.
         target_points: (M, 3), the same.
+        source_colors: (N, 3) uint8 of the same rows, or None.
+        target_colors: (M, 3), the same.
         budget: most points kept per cloud.
         max_poses: the reported pose and the first alternatives, at most so many.
     Raises:
-        ValueError: an array is not (N, 3).
+        ValueError: an array is not (N, 3), or colours and points differ in number.
     """
-    source_all = _finite_points(source_points, "source_points")
-    target_all = _finite_points(target_points, "target_points")
-    source, target = _thin(source_all, budget), _thin(target_all, budget)
+    source_all = _points(source_points, "source_points")
+    target_all = _points(target_points, "target_points")
+    finite_source, finite_target = (points[np.isfinite(points).all(axis=1)] for points in (source_all, target_all))
     limit = _RESIDUAL_LIMIT_VOXELS * registration.voxel
     if not (np.isfinite(limit) and limit > 0):
-        limit = 0.02 * max(radius(target), 1e-9)
-    start, shifted = _starting_pose(source, target)
+        limit = 0.02 * max(radius(finite_target), 1e-9)
+    matches = registration.correspondences
+    source = _scene_cloud(
+        source_all, source_colors, "source_colors", matches.source_index, matches.confidence, limit, budget
+    )
+    target = _scene_cloud(
+        target_all, target_colors, "target_colors", matches.target_index, matches.confidence, limit, budget
+    )
+    start, shifted = _starting_pose(source.points, target.points)
     return Scene(
         source=source,
         target=target,
-        source_total=len(source_all),
-        target_total=len(target_all),
         start=start,
         start_shifted=shifted,
-        poses=_poses(registration, source, target_all, max_poses, limit),
+        poses=_poses(registration, source.points, target.points, finite_source, finite_target, max_poses, limit),
         residual_limit=limit,
-        up=_guess_up(target),
+        up=_guess_up(target.points),
         unit=unit_symbol(registration.target.unit),
     )
 
@@ -155,41 +184,102 @@ def headline(registration: Registration, scene: Scene) -> list[tuple[str, str]]:
     return rows
 
 
-def _finite_points(points: ArrayLike, name: str) -> np.ndarray:
+def _points(points: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(points, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(f"{name}: expected shape (N, 3), got {array.shape}")
-    return array[np.isfinite(array).all(axis=1)]
+    return array
 
 
-def _thin(points: np.ndarray, budget: int) -> np.ndarray:
-    """At most `budget` rows in random order, the same on every run. Strides would alias with scan lines."""
-    order = np.random.default_rng(0).permutation(len(points))
-    return points[order[:budget]]
+def _scene_cloud(
+    points: np.ndarray,
+    colors: ArrayLike | None,
+    colors_name: str,
+    matched: np.ndarray,
+    confidence: np.ndarray,
+    reach: float,
+    budget: int,
+) -> SceneCloud:
+    """At most `budget` finite rows in random order, the same on every run. Strides would alias with scan lines."""
+    finite = np.flatnonzero(np.isfinite(points).all(axis=1))
+    rows = finite[np.random.default_rng(0).permutation(len(finite))[:budget]]
+    kept = points[rows]
+    shades = None
+    if colors is not None:
+        shades = np.asarray(colors, dtype=np.uint8)
+        if shades.shape != points.shape:
+            raise ValueError(f"{colors_name}: expected shape {points.shape}, got {shades.shape}")
+        shades = shades[rows]
+    return SceneCloud(kept, len(finite), shades, _confidence(kept, points, matched, confidence, reach), _spacing(kept))
+
+
+def _confidence(
+    kept: np.ndarray, points: np.ndarray, matched: np.ndarray, confidence: np.ndarray, reach: float
+) -> np.ndarray:
+    """Confidence of the nearest correspondence within `reach` of each kept point; the best one where a row has many."""
+    order = np.argsort(-confidence, kind="stable")
+    rows, first = np.unique(matched[order], return_index=True)
+    usable = np.isfinite(points[rows]).all(axis=1)
+    if not usable.any() or len(kept) == 0:
+        return np.full(len(kept), np.nan)
+    values = np.append(confidence[order][first][usable], np.nan)
+    return values[cKDTree(points[rows[usable]]).query(kept, distance_upper_bound=reach)[1]]
+
+
+def _spacing(points: np.ndarray) -> float:
+    # The fourth neighbour stands one step away on a grid and about as far, 1.13 steps, among random points.
+    if len(points) < 5:
+        return radius(points) or 1.0
+    fourth = cKDTree(points).query(points[:2000], k=5)[0][:, 4]
+    return float(np.percentile(fourth, 75.0)) or (radius(points) or 1.0) / 200
 
 
 def _poses(
-    registration: Registration, source: np.ndarray, target: np.ndarray, max_poses: int, limit: float
+    registration: Registration,
+    source: np.ndarray,
+    target: np.ndarray,
+    source_all: np.ndarray,
+    target_all: np.ndarray,
+    max_poses: int,
+    limit: float,
 ) -> tuple[Pose, ...]:
     """The reported pose and alternatives; searched up to `limit`, as wrong poses would take seconds."""
     candidates: list[tuple[str, np.ndarray, float | None]] = []
     reported = registration.T_target_source
     if reported is not None:
         candidates.append((_REPORTED_LABELS[registration.status], reported, None))
-    for number, hypothesis in enumerate(registration.alternatives, start=1):
-        if reported is None or not np.allclose(hypothesis.T_target_source, reported, rtol=1e-9, atol=1e-12):
-            candidates.append((f"Alternative {number}", hypothesis.T_target_source, hypothesis.score))
-    if not candidates or len(target) == 0:
+    others = [
+        hypothesis
+        for hypothesis in registration.alternatives
+        if reported is None or not np.allclose(hypothesis.T_target_source, reported, rtol=1e-9, atol=1e-12)
+    ]
+    candidates += [(f"Alternative {k}", other.T_target_source, other.score) for k, other in enumerate(others, start=1)]
+    if not candidates or len(source) == 0 or len(target) == 0:
         return ()
-    tree = cKDTree(target[:: 1 + (len(target) - 1) // _MAX_TREE_POINTS])
+    source_tree, target_tree = _tree(source_all), _tree(target_all)
     poses = []
     for label, given, score in candidates[:max_poses]:
         matrix = np.asarray(given, dtype=np.float64)
-        moved = transform(matrix, source)
-        residual = tree.query(moved, distance_upper_bound=1.01 * limit)[0] if len(source) else np.zeros(0)
+        scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+        back = (target - matrix[:3, 3]) @ matrix[:3, :3] / scale**2
+        residual = _distances(target_tree, transform(matrix, source), limit)
+        residual_target = scale * _distances(source_tree, back, limit / scale)
         rotation_deg = float(np.degrees(Rotation.from_matrix(matrix[:3, :3]).magnitude()))
-        poses.append(Pose(label, matrix, rotation_deg, float(np.linalg.norm(matrix[:3, 3])), score, residual))
+        shift = float(np.linalg.norm(matrix[:3, 3]))
+        poses.append(Pose(label, matrix, rotation_deg, shift, score, residual, residual_target))
     return tuple(poses)
+
+
+def _tree(points: np.ndarray) -> cKDTree:
+    return cKDTree(points[:: 1 + (len(points) - 1) // _MAX_TREE_POINTS], balanced_tree=False)
+
+
+def _distances(tree: cKDTree, points: np.ndarray, limit: float) -> np.ndarray:
+    # Neighbours asked one after the other find their part of the tree in the cache: twice as fast.
+    order = cKDTree(points, balanced_tree=False).indices
+    distances = np.empty(len(points))
+    distances[order] = tree.query(points[order], distance_upper_bound=1.01 * limit)[0]
+    return distances
 
 
 def _starting_pose(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -31,7 +31,7 @@ ARROWS = {
 ROOMS = sorted(ARROWS)
 IMPORT_NAMES = {"kiss-matcher": "kiss_matcher", "pillow": "PIL", "small-gicp": "small_gicp"}
 NAMED_TUPLE_METHODS = {"_asdict", "_fields", "_make", "_replace"}  # public, the underscore only avoids field names
-ONE_FILE_ONLY = ("open3d",)
+ONE_FILE_ONLY = ("open3d", "viser")
 # Triton kernels are decorated as their file is loaded, so these files import it at the top; nobody loads them unasked.
 TRITON_FILES = "kernels/triton_*.py"
 TRITON_MODULES = {"rotaware.kernels.triton_available"}  # of these files, those that do without Triton

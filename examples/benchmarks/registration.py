@@ -19,9 +19,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -43,16 +42,10 @@ from protocol import (
 )
 
 from rotaware.pointcloud import information_rmse
+from rotaware.pointcloud.methods import KissMatcher, Method, Open3DRansac, Registering
 
 VERSIONS_OF = ("rotaware", "kiss_matcher", "numba", "numpy", "open3d", "scipy", "small_gicp", "torch")
-VOXEL_M = 0.05
-GICP_VOXEL_M, GICP_GATE_M = 0.025, 0.10
-# The rule of KISS-Matcher's own example for "it worked".
-KISS_INLIERS = 5
 RR_THRESHOLD_M = 0.2
-SEED = 0
-
-Guess = tuple[np.ndarray | None, bool | None]  # pose (4, 4), and whether the method itself vouches for it
 
 
 @dataclass(frozen=True)
@@ -69,78 +62,13 @@ class Case:
     information: np.ndarray  # (6, 6)
 
 
-def rotaware(source: np.ndarray, target: np.ndarray, *, method: Any) -> Guess:
-    """This project, without any hint; its best guess, also where it does not accept it."""
-    from rotaware.pointcloud import register
-
-    result = register(source, target, method=method, seed=SEED)
-    return result.T_target_source, result.ok
-
-
-def open3d_ransac(source: np.ndarray, target: np.ndarray, *, iterations: int) -> Guess:
-    """FPFH and RANSAC with the ratios of Open3D's tutorial on global registration."""
-    import open3d
-
-    open3d.utility.random.seed(SEED)
-    pipeline = open3d.pipelines.registration
-    search = open3d.geometry.KDTreeSearchParamHybrid
-    clouds, features = [], []
-    for points in (source, target):
-        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points)).voxel_down_sample(VOXEL_M)
-        cloud.estimate_normals(search(radius=2 * VOXEL_M, max_nn=30))
-        clouds.append(cloud)
-        features.append(pipeline.compute_fpfh_feature(cloud, search(radius=5 * VOXEL_M, max_nn=100)))
-    gate = 1.5 * VOXEL_M
-    result = pipeline.registration_ransac_based_on_feature_matching(
-        *clouds,
-        *features,
-        True,
-        gate,
-        pipeline.TransformationEstimationPointToPoint(False),
-        3,
-        [
-            pipeline.CorrespondenceCheckerBasedOnEdgeLength(0.9),
-            pipeline.CorrespondenceCheckerBasedOnDistance(gate),
-        ],
-        pipeline.RANSACConvergenceCriteria(iterations, 0.999),
-    )
-    return gicp(source, target, np.asarray(result.transformation)), None
-
-
-def kiss(source: np.ndarray, target: np.ndarray) -> Guess:
-    """KISS-Matcher with its own settings at this voxel size."""
-    import kiss_matcher
-
-    matcher = kiss_matcher.KISSMatcher(kiss_matcher.KISSMatcherConfig(VOXEL_M))
-    solution = matcher.estimate(source.astype(np.float32), target.astype(np.float32))
-    pose = np.eye(4)
-    pose[:3, :3] = solution.rotation
-    pose[:3, 3] = np.ravel(solution.translation)
-    return gicp(source, target, pose), matcher.get_num_final_inliers() >= KISS_INLIERS
-
-
-def gicp(source: np.ndarray, target: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """`pose` after generalised ICP."""
-    import small_gicp
-
-    # Moved onto the target first: about an origin 100 m away the optimiser is badly conditioned.
-    step = small_gicp.align(
-        target,
-        transformed(source, pose),
-        downsampling_resolution=GICP_VOXEL_M,
-        max_correspondence_distance=GICP_GATE_M,
-        num_threads=core_count(),
-    )
-    return step.T_target_source @ pose
-
-
-METHODS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], Guess]]] = {
-    "rotaware": ("rotaware", partial(rotaware, method="auto")),
-    "roitr": ("rotaware, bundled RoITr alone", partial(rotaware, method="roitr")),
-    "classic": ("rotaware, histograms alone", partial(rotaware, method="classic")),
-    "open3d-100k": ("Open3D FPFH + RANSAC 100k + GICP", partial(open3d_ransac, iterations=100_000)),
-    "open3d-1m": ("Open3D FPFH + RANSAC 1M + GICP", partial(open3d_ransac, iterations=1_000_000)),
-    "kiss": ("KISS-Matcher 5 cm + GICP", kiss),
+METHODS: dict[str, tuple[str, Method]] = {
+    "rotaware": ("rotaware", Registering("auto")),
+    "roitr": ("rotaware, bundled RoITr alone", Registering("roitr")),
+    "classic": ("rotaware, histograms alone", Registering("classic")),
+    "open3d-100k": ("Open3D FPFH + RANSAC 100k + GICP", Open3DRansac(100_000, threads=core_count())),
+    "open3d-1m": ("Open3D FPFH + RANSAC 1M + GICP", Open3DRansac(1_000_000, threads=core_count())),
+    "kiss": ("KISS-Matcher 5 cm + GICP", KissMatcher(threads=core_count())),
 }
 
 
@@ -191,11 +119,12 @@ def serve(method: str, connection: Connection) -> None:
             return
         start = time.perf_counter()
         try:
-            pose, accepted = run(source, target)
+            answer = run(source, target)
         except Exception as error:
             connection.send({"failure": f"{type(error).__name__}: {error}"})
         else:
-            connection.send({"pose": pose, "accepted": accepted, "seconds": time.perf_counter() - start})
+            seconds = time.perf_counter() - start
+            connection.send({"pose": answer.T_target_source, "accepted": answer.accepted, "seconds": seconds})
 
 
 def cases(index: Path, pairs: list[dict[str, Any]], moves: int, seed: int) -> Iterator[Case]:

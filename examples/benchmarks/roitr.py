@@ -232,11 +232,16 @@ def markdown(report: dict[str, Any]) -> str:
         rows = [record for record in report["records"] if record["kind"] == kind]
         if rows:
             keys = list(rows[0]["values"])
-            lines = ([r["network"], *(f"{r['values'][key]:.3g}" for key in keys)] for r in rows)
+            lines = ([r["network"], *(shown(r["values"][key]) for key in keys)] for r in rows)
             text.append(
                 f"{kind.capitalize()}, {report['threads']} threads:\n\n" + markdown_table(["network", *keys], lines)
             )
     return "\n\n".join([*text, f"Measured {described(report['environment'])}."]) + "\n"
+
+
+def shown(value: float) -> str:
+    """Three digits, and all of those before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

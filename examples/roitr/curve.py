@@ -102,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not can_draw():
         raise SystemExit(1)
-    draw({path.parent.name: read_log(path) for path in args.logs}, args.output)
+    # One run needs no name.
+    names = [path.parent.name if len(args.logs) > 1 else "" for path in args.logs]
+    draw({name: read_log(path) for name, path in zip(names, args.logs, strict=True)}, args.output)
     print(f"{args.output} written")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from rotaware.geo import axis_angle_to_matrix, make_transform
 from rotaware.pointcloud.metrics import (
+    expected_calibration_error,
     feature_matching_recall,
     information_rmse,
     inlier_ratio,
@@ -20,6 +23,7 @@ from rotaware.pointcloud.metrics import (
     mean_displacement,
     mean_over_scenes,
     nonrigid_feature_matching_recall,
+    overlap_rmse,
     patch_inlier_ratio,
     rotation_error_deg,
     scored_pairs,
@@ -172,6 +176,63 @@ def test_the_official_rmse_is_its_formula() -> None:
     # The quaternion with a real part that is not negative: a turn by 320 degrees is one by -40.
     estimate = truth @ pose(turn_deg - 360, (0.3, 0.2, -0.1))
     assert information_rmse(estimate, truth, matrix) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_rmse_over_the_overlap_is_taken_where_points_have_a_partner() -> None:
+    truth = pose(70, (1, 2, 3))
+    shared, alone = RNG.normal(size=(60, 3)), RNG.normal(loc=(50, 0, 0), size=(40, 3))
+    target = apply(truth, shared) + 0.01 * RNG.uniform(size=(60, 3))
+    estimate = pose(3, (0.1, 0, 0)) @ truth
+    moves = apply(estimate, shared) - apply(truth, shared)
+    expected = np.sqrt(np.square(moves).sum(1).mean())
+    assert overlap_rmse(np.vstack([shared, alone]), target, estimate, truth) == pytest.approx(expected, rel=1e-9)
+    assert overlap_rmse(shared, target, truth, truth) == pytest.approx(0, abs=1e-12)
+    assert math.isnan(overlap_rmse(alone, target, truth, truth))
+    assert math.isnan(overlap_rmse(shared, target, truth, truth, radius=1e-9))
+    with pytest.raises(ValueError, match="source, target: expected at least one point each, got 60 and 0"):
+        overlap_rmse(shared, target[:0], truth, truth)
+
+
+def test_what_the_official_rmse_makes_of_real_scans(shared_data: Path) -> None:
+    """Specification 12.2: of a turn by 5 degrees about the overlap 1.7 times the truth, corrected the truth."""
+    folder = shared_data / "3dmatch"
+    official, corrected = [], []
+    for pair in json.loads((folder / "pairs.json").read_text())["pairs"]:
+        source, target = (np.load(folder / pair[name]).astype(np.float64) for name in ("source", "target"))
+        truth, matrix = np.array(pair["T_target_from_source"]), np.array(pair["information_6x6"])
+        placed = apply(truth, source)
+        centre = placed[cKDTree(target).query(placed)[0] < 0.0375].mean(axis=0)
+        generator = torch.Generator().manual_seed(0)
+        for axis in torch.randn(10, 3, dtype=torch.float64, generator=generator):
+            turn = axis_angle_to_matrix(math.radians(5) * axis / axis.norm())
+            estimate = make_transform(turn, torch.from_numpy(centre) - turn @ torch.from_numpy(centre)).numpy() @ truth
+            true = overlap_rmse(source, target, estimate, truth)
+            official.append(information_rmse(estimate, truth, matrix) / true)
+            corrected.append(information_rmse(estimate, truth, matrix, corrected=True) / true)
+        shifted = pose(0, (0.06, 0, 0.08)) @ truth
+        assert overlap_rmse(source, target, shifted, truth) == pytest.approx(0.1, rel=1e-9)
+        for form in (False, True):
+            assert information_rmse(shifted, truth, matrix, corrected=form) == pytest.approx(0.1, rel=1e-3)
+    assert 1.5 < np.median(official) < 2.2 and np.quantile(official, 0.9) > 2.5
+    assert 0.98 < np.median(corrected) < 1.06
+    assert np.quantile(corrected, 0.1) > 0.9 and np.quantile(corrected, 0.9) < 1.25
+
+
+def test_calibration_error() -> None:
+    generator = np.random.default_rng(0)
+    confidence = generator.random(20_000)
+    right = generator.random(20_000) < confidence
+    assert expected_calibration_error(confidence.tolist(), right.tolist()) < 0.02
+    assert expected_calibration_error((1 - confidence).tolist(), right.tolist()) == pytest.approx(0.5, abs=0.01)
+    # Two bins, one of which holds three of four answers; 1 is in the last bin.
+    assert expected_calibration_error([0.95, 1.0, 0.99, 0.35], [True, True, False, True]) == pytest.approx(
+        (abs(2.94 - 2) + 0.65) / 4
+    )
+    assert math.isnan(expected_calibration_error([], []))
+    with pytest.raises(ValueError, match="right: expected one for each of 2 confidences, got 1"):
+        expected_calibration_error([0.5, 0.5], [True])
+    with pytest.raises(ValueError, match=r"confidence: expected numbers in \[0, 1\]"):
+        expected_calibration_error([1.5], [True])
 
 
 def test_consecutive_fragments_and_the_first_pair_are_not_scored() -> None:

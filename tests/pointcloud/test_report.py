@@ -3,131 +3,30 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from report_cases import (
+    HOSTILE_NAME,
+    MAP_OFFSET,
+    case,
+    decode,
+    hue_counts,
+    page,
+    payload,
+    without_pose,
+)
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from rotaware.pointcloud.rasteriser import RAMP
 from rotaware.pointcloud.report import write_overview_png, write_report_html
-from rotaware.pointcloud.result import (
-    Check,
-    CloudSummary,
-    Correspondences,
-    Hypothesis,
-    Metrics,
-    Notice,
-    Registration,
-)
-
-VOXEL = 0.1
-MAP_OFFSET = np.array([500_000.0, 5_400_000.0, 120.0])
-HOSTILE_NAME = '</script><script>alert("\'ü&点")</script><!--.ply'
-
-
-def corner(seed: int, count: int = 6000) -> np.ndarray:
-    """A floor, two walls and a block on the floor, metres, with 3 mm of noise."""
-    generator = np.random.default_rng(seed)
-    u = generator.random((count, 2)) * (4.0, 2.5)
-    kind = np.arange(count) % 4
-    zero = np.zeros(count)
-    points = np.select(
-        [kind[:, None] == 0, kind[:, None] == 1, kind[:, None] == 2],
-        [np.c_[u[:, 0], u[:, 1], zero], np.c_[u[:, 0], zero + 2.5, u[:, 1]], np.c_[zero, u[:, 1], u[:, 0] * 0.6]],
-        np.c_[1.5 + u[:, 0] * 0.25, 0.6 + u[:, 1] * 0.4, zero + 0.7],
-    )
-    return points + generator.normal(size=points.shape) * 0.003
-
-
-def summary(points: np.ndarray) -> CloudSummary:
-    return CloudSummary(len(points), len(points), 0, 0, (4.0, 2.5, 2.5), 0.02, "m", "given", None, "none", "estimated")
-
-
-def case(
-    *, offset: np.ndarray | None = None, status: Any = "registered"
-) -> tuple[Registration, np.ndarray, np.ndarray]:
-    """A pair with a known pose and a result that reports it."""
-    target = corner(1)
-    aligned = corner(2)
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_rotvec([0.2, -0.3, 0.8]).as_matrix()
-    pose[:3, 3] = (0.5, -0.8, 0.3)
-    source = (aligned - pose[:3, 3]) @ pose[:3, :3]
-    if offset is not None:
-        target, pose = target + offset, pose.copy()
-        pose[:3, 3] += offset
-    other = pose.copy()
-    other[:3, 3] += (0.4, 0.0, 0.0)
-    index = np.arange(200)
-    registration = Registration(
-        status=status,
-        T_target_source=pose,
-        confidence=0.93,
-        reason="all checks passed",
-        checks=(Check("overlap", 0.9, 0.2, True, "share <b>near</b>"), Check("spread", 0.1, 0.3, False, "wide enough")),
-        metrics=Metrics(0.91, 0.92, 0.5, 100, 0.012, 0.03, 0.8, 0.4, None, np.eye(6) * 1e-6, None, ("shift along x",)),
-        alternatives=(Hypothesis(pose, 0.9), Hypothesis(other, 0.3)),
-        symmetry=None,
-        source=summary(source),
-        target=summary(target),
-        correspondences=Correspondences(
-            index, index[::-1].copy(), np.linspace(0, 1, 200, dtype=np.float32), index < 100
-        ),
-        voxel=VOXEL,
-        scale=1.0,
-        engine="classic",
-        why="asked for",
-        refine="gicp",
-        seed=0,
-        parameters={"method": "classic", "voxel": None},
-        timings={"solve": 0.25},
-        warnings=(Notice("W012", "dropped <2> points", "Look & see"),),
-    )
-    return registration, source, target
-
-
-def without_pose(registration: Registration) -> Registration:
-    none = np.zeros(0, dtype=np.int64)
-    return replace(
-        registration,
-        status="not_registered",
-        T_target_source=None,
-        metrics=None,
-        checks=(),
-        alternatives=(),
-        warnings=(),
-        reason="",
-        correspondences=Correspondences(none, none, none.astype(np.float32), none.astype(bool)),
-    )
-
-
-def page(
-    tmp_path: Path, registration: Registration, source: np.ndarray, target: np.ndarray, name: str = "a.ply"
-) -> str:
-    write_report_html(tmp_path / "report.html", registration, source, target, source_name=name, target_name="b.ply")
-    return (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def payload(text: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="payload">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
-
-
-def decode(cloud: dict[str, Any]) -> np.ndarray:
-    steps = np.frombuffer(base64.b64decode(cloud["positions"]), dtype="<i2").reshape(-1, 3)
-    return np.array(cloud["offset"]) + (steps + 32768.0) * np.array(cloud["scale"])
+from rotaware.pointcloud.result import Check, Correspondences, Hypothesis
 
 
 class Texts(HTMLParser):
@@ -153,15 +52,6 @@ def read(text: str) -> Texts:
 
 
 # Overview picture
-
-
-def hue_counts(picture: np.ndarray) -> tuple[int, int]:
-    """Pixels of the source's and the target's colour, however shaded."""
-    rgb = picture.reshape(-1, 3).astype(float)
-    strong = np.ptp(rgb, axis=1) > 60
-    source = strong & (rgb[:, 0] > 1.5 * rgb[:, 1]) & (rgb[:, 1] > 1.5 * rgb[:, 2])
-    target = strong & (rgb[:, 2] > 1.2 * rgb[:, 1]) & (rgb[:, 1] > 2.0 * rgb[:, 0])
-    return int(source.sum()), int(target.sum())
 
 
 def test_overview_has_its_size_and_the_clouds_in_their_panels(tmp_path: Path) -> None:
@@ -212,6 +102,22 @@ def test_overview_of_map_coordinates_shows_both_clouds(tmp_path: Path) -> None:
     assert min(hue_counts(np.asarray(Image.open(tmp_path / "o.png"))[240:790, 40:580])) > 5000
 
 
+def test_overview_at_twice_the_scale_is_the_same_picture_in_finer_pixels(tmp_path: Path) -> None:
+    registration, source, target = case()
+    pictures = []
+    for scale in (1, 2):
+        path = tmp_path / f"{scale}.png"
+        write_overview_png(path, registration, source, target, source_name="a", target_name="b", scale=scale)
+        pictures.append(Image.open(path).convert("RGB"))
+    assert pictures[1].size == (3600, 1800)
+    # Averaged over blocks, so that the rounding of a letter or a splat to whole pixels does not count.
+    small = [np.asarray(picture.resize((90, 45), Image.Resampling.BOX)).astype(int) for picture in pictures]
+    assert np.abs(small[0] - small[1]).mean() < 3
+    with pytest.raises(ValueError, match="scale: expected at least 1, got 0"):
+        write_overview_png(tmp_path / "x", registration, source, target, source_name="a", target_name="b", scale=0)
+    assert not (tmp_path / "x").exists()
+
+
 # Page
 
 
@@ -252,19 +158,63 @@ def test_page_points_decode_within_half_a_step(tmp_path: Path, offset: np.ndarra
     assert data["startShifted"] is (offset is not None)
 
 
-def test_page_residuals_are_nearest_distances(tmp_path: Path) -> None:
+def stored(text: str, dtype: str = "u1") -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype=dtype)
+
+
+def test_page_residuals_are_nearest_distances_both_ways(tmp_path: Path) -> None:
     registration, source, target = case()
+    assert registration.T_target_source is not None
+    # A similarity: distances count in the target's unit, whichever cloud they are measured from.
+    scaled = registration.T_target_source.copy()
+    scaled[:3, :3] *= 1.1
+    registration = replace(registration, alternatives=(*registration.alternatives, Hypothesis(scaled, 0.1)))
     data = payload(page(tmp_path, registration, source, target))
-    assert len(data["poses"]) == 2
+    assert len(data["poses"]) == 3
     for pose in data["poses"]:
         matrix = np.array(pose["matrix"]).reshape(4, 4)
-        moved = decode(data["source"]) @ matrix[:3, :3].T + matrix[:3, 3]
-        expected = np.minimum(cKDTree(target).query(moved)[0] / data["residualLimit"], 255 / 254)
-        stored = np.frombuffer(base64.b64decode(pose["residual"]), dtype=np.uint8) / 254
-        assert np.abs(stored - expected).max() < 0.6 / 254 + 1e-3
+        for name, found in (
+            ("source", cKDTree(target).query(decode(data["source"]) @ matrix[:3, :3].T + matrix[:3, 3])[0]),
+            ("target", cKDTree(source @ matrix[:3, :3].T + matrix[:3, 3]).query(decode(data["target"]))[0]),
+        ):
+            expected = np.minimum(found / data["residualLimit"], 255 / 254)
+            assert np.abs(stored(pose["residual"][name]) / 254 - expected).max() < 0.6 / 254 + 1e-3
         np.testing.assert_array_equal(np.array(pose["text"].split(), dtype=float).reshape(4, 4), matrix)
-    assert registration.T_target_source is not None
     assert data["poses"][0]["matrix"] == registration.T_target_source.ravel().tolist()
+
+
+def test_page_points_have_the_confidence_of_the_nearest_correspondence(tmp_path: Path) -> None:
+    registration, source, target = case()
+    # Row 7 has a second, less confident partner: its better one counts.
+    twice = np.append(registration.correspondences.source_index, 7)
+    matches = Correspondences(
+        twice,
+        np.append(registration.correspondences.target_index, 0),
+        np.append(registration.correspondences.confidence, np.float32(0.0)),
+        np.append(registration.correspondences.inlier, False),
+    )
+    data = payload(page(tmp_path, replace(registration, correspondences=matches), source, target))
+    for name, points, rows in (("source", source, np.arange(200)), ("target", target, np.arange(200)[::-1])):
+        distance, nearest = cKDTree(points[rows]).query(decode(data[name]))
+        expected = np.where(distance < data["residualLimit"], 1 + 254 * matches.confidence[nearest], 0)
+        found = stored(data[name]["confidence"])
+        # Rounded coordinates may prefer another of two equally near points.
+        assert (np.abs(found - expected) < 0.51).mean() > 0.999
+        assert 0 < (found == 0).sum() < len(found) or distance.max() < data["residualLimit"]
+
+
+def test_page_colors_stay_with_their_points(tmp_path: Path) -> None:
+    registration, source, target = case()
+    source[::5] = np.nan
+    colors = np.random.default_rng(0).integers(0, 256, source.shape).astype(np.uint8)
+    data = payload(page(tmp_path, registration, source, target, source_colors=colors))
+    rows = cKDTree(source[np.isfinite(source[:, 0])]).query(decode(data["source"]))[1]
+    np.testing.assert_array_equal(
+        stored(data["source"]["colors"]).reshape(-1, 3), colors[np.isfinite(source[:, 0])][rows]
+    )
+    assert data["target"]["colors"] is None
+    with pytest.raises(ValueError, match=r"target_colors: expected shape \(6000, 3\), got \(5999, 3\)"):
+        page(tmp_path, registration, source, target, target_colors=colors[1:])
 
 
 def test_page_correspondences_are_the_rows_they_name(tmp_path: Path) -> None:
@@ -275,8 +225,8 @@ def test_page_correspondences_are_the_rows_they_name(tmp_path: Path) -> None:
     rows = np.arange(199, 0, -1)
     np.testing.assert_allclose(decode(data["source"]), source[rows], atol=1e-4)
     np.testing.assert_allclose(decode(data["target"]), target[199 - rows], atol=1e-4)
-    inlier = np.frombuffer(base64.b64decode(data["inlier"]), dtype=np.uint8)
-    np.testing.assert_array_equal(inlier, rows < 100)
+    np.testing.assert_array_equal(stored(data["inlier"]) > 0, rows < 100)
+    np.testing.assert_allclose(stored(data["confidence"], "<u2") / 65535, rows / 199, atol=1e-5)
 
 
 def test_page_thins_large_clouds_evenly(tmp_path: Path) -> None:
@@ -285,9 +235,9 @@ def test_page_thins_large_clouds_evenly(tmp_path: Path) -> None:
     source = np.zeros((200_000, 3))
     source[:, 0] = np.linspace(0, 1, 200_000)
     data = payload(page(tmp_path, registration, source, target))["source"]
-    assert (data["count"], data["total"]) == (80_000, 200_000)
+    assert (data["count"], data["total"]) == (100_000, 200_000)
     histogram = np.histogram(decode(data)[:, 0], bins=20, range=(0, 1))[0]
-    assert np.abs(histogram - 4000).max() < 300
+    assert np.abs(histogram - 5000).max() < 300
 
 
 def test_page_lists_checks_warnings_and_numbers(tmp_path: Path) -> None:
@@ -305,6 +255,19 @@ def test_page_lists_checks_warnings_and_numbers(tmp_path: Path) -> None:
         assert piece in text
     rotation = np.degrees(np.linalg.norm([0.2, -0.3, 0.8]))
     assert f"{rotation:.1f}°" in text
+
+
+def test_page_says_on_which_side_of_its_threshold_a_check_passes(tmp_path: Path) -> None:
+    registration, source, target = case()
+    checks = (
+        Check("many", 5.0, 2.0, True, ""),
+        Check("equal", 2.0, 2.0, True, ""),
+        Check("few", 1.0, 2.0, False, ""),
+        Check("rival", 0.1, 0.6, True, ""),
+        Check("strong rival", 0.7, 0.6, False, ""),
+    )
+    text = page(tmp_path, replace(registration, checks=checks), source, target)
+    assert re.findall(r'<td class="num">(&\w+;) [\d.]+</td><td></td>', text) == ["&ge;"] * 3 + ["&lt;"] * 2
 
 
 def test_page_says_when_a_pose_is_not_accepted(tmp_path: Path) -> None:
@@ -350,75 +313,3 @@ def test_same_input_gives_the_same_bytes_and_inputs_stay_untouched(tmp_path: Pat
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
     np.testing.assert_array_equal(source, kept[0])
     np.testing.assert_array_equal(target, kept[1])
-
-
-# Page in a browser
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"),
-    *("--window-size=900,700", "--virtual-time-budget=2000"),
-]
-SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-NO_WEBGL = ["--disable-gpu", "--disable-3d-apis"]
-# Turns through every control, leaves the page half-way along the motion, and moves twice by half the rotation.
-TOUR = """<script>
-const find = (id) => document.getElementById(id);
-HTMLAnchorElement.prototype.click = function () { document.body.dataset.saved = this.download; };
-for (const id of ["inliers", "outliers", "ortho", "slice", "flip", "shade", "reset", "top", "side", "copy", "save"])
-  find(id).click();
-find("play").click();
-for (const key of ["1", "2", "3", "l", "r", "+", "-", " ", "ArrowUp", "ArrowLeft"])
-  find("view").dispatchEvent(new KeyboardEvent("keydown", { key }));
-for (const group of ["section", "color"]) for (const button of find(group).children) button.click();
-find("pose").value = 1; find("pose").dispatchEvent(new Event("change"));
-find("blend").value = 500; find("blend").dispatchEvent(new Event("input"));
-const pose = JSON.parse(find("payload").textContent).poses[0].matrix.map((v, k) => (k % 4 < 3 ? v : 0));
-const none = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
-const half = between(none, pose, [0, 0, 0], 0.5);
-document.body.dataset.error = Math.max(...multiply(half, half).slice(0, 12).map((v, k) => Math.abs(v - pose[k])));
-</script></body>"""
-
-
-def browse(folder: Path, flags: list[str]) -> tuple[str, str]:
-    """The page's elements after its scripts ran, and what it logged."""
-    assert BROWSER
-    command = [BROWSER, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run([*command, (folder / "report.html").as_uri()], capture_output=True, text=True, timeout=60)
-    return done.stdout, done.stderr
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_viewer_draws_both_clouds_without_errors(tmp_path: Path) -> None:
-    page(tmp_path, *case())
-    _, log = browse(tmp_path, [*SOFTWARE_WEBGL, f"--screenshot={tmp_path / 'shot.png'}"])
-    assert "CONSOLE" not in log
-    picture = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
-    assert min(hue_counts(picture[100:600])) > 5000
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_viewer_controls_run_without_errors_and_halve_the_rotation(tmp_path: Path) -> None:
-    text = page(tmp_path, *case(offset=MAP_OFFSET), name=HOSTILE_NAME)
-    (tmp_path / "report.html").write_text(text.replace("</body>", TOUR), encoding="utf-8")
-    elements, log = browse(tmp_path, [*SOFTWARE_WEBGL, "--dump-dom"])
-    assert "CONSOLE" not in log
-    assert 'data-viewer="ready"' in elements
-    error = re.search(r'data-error="([^"]+)"', elements)
-    assert error and float(error[1]) < 1e-9
-    assert "Shown: Alternative 2." in elements
-    assert 'data-saved="registration.png"' in elements
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_page_without_webgl_says_so_and_keeps_its_tables(tmp_path: Path) -> None:
-    page(tmp_path, *case())
-    script = "<script>document.body.dataset.room = document.getElementById('message').offsetHeight</script></body>"
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    (tmp_path / "report.html").write_text(text.replace("</body>", script), encoding="utf-8")
-    elements, _ = browse(tmp_path, [*NO_WEBGL, "--dump-dom"])
-    room = re.search(r'data-room="(\d+)"', elements)
-    assert room and int(room[1]) > 40
-    assert 'data-viewer="unavailable"' in elements
-    assert "WebGL 2 is not available" in elements and "W012" in elements and "Runner-up ratio" in elements
