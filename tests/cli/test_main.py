@@ -69,7 +69,7 @@ def test_no_arguments_show_the_help(cli: Any) -> None:
         (["register", "a.ply", "b.ply", "-x"], "unknown option '-x'"),
         (["--verison"], "did you mean '--version'?"),
         (["regster", "a.ply", "b.ply"], "unknown command 'regster'; did you mean 'register'?"),
-        (["frobnicate"], "the commands are register, inspect"),
+        (["frobnicate"], "the commands are register, multi"),
         (["register", "a.ply"], "TGT"),
         (["register", "a.ply", "b.ply", "c.ply"], "c.ply"),
         (["register", "a.ply", "b.ply", "--method", "magic"], "'magic'"),

@@ -322,7 +322,7 @@ def test_what_cannot_be_registered_is_named(engine: Start) -> None:
 
 def test_two_rooms_in_earnest() -> None:
     """Two fragments of a room and one of another, turned: the room becomes a group, and its pair is a likely one."""
-    here, there = room_fragments(300001, 2, frames=4), room_fragments(300002, 1, frames=4)
+    here, there = room_fragments(300004, 2, frames=4), room_fragments(300002, 1, frames=4)
     fragments = [here[0], there[0], here[1]]
     _, moves = moved_copies(3, seed=9)
     clouds = [
