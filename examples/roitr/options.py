@@ -271,7 +271,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     text = [
         f"{setting['steps']} steps of one pair, out of {setting['training_pairs']}; {setting['pairs']} pairs for "
         f"validation, in random poses; {seeds} seed{'s' * (seeds > 1)}. In brackets the mean difference from the "
-        "published behaviour with the same seed; ± is half the range over the seeds, which tells how much is noise.",
+        "published behaviour with the same seed; ± is half the range over the seeds, which tells how much is noise. "
+        "Where normals are wrong, the estimator still gets the true ones.",
         table(["", *QUANTITIES.values(), "CPU s, data", "CPU s, step", "MB"], general),
         table(["option", "what it is for", "published", "with it"], special),
         f"Measured with {report['environment']}, one thread.",
