@@ -17,6 +17,7 @@ import torch
 
 from rotaware.datasets.benchmark_logs import LogEntry, write_log
 from rotaware.geo import matrix_to_quaternion
+from rotaware.geo.files import write_whole
 from rotaware.pointcloud import (
     InputError,
     Layout,
@@ -27,7 +28,6 @@ from rotaware.pointcloud import (
 )
 from rotaware.pointcloud.graph_report import scan_color, write_graph_html
 from rotaware.pointcloud.multiway import MultiwayResult
-from rotaware.pointcloud.overview import write_atomically
 
 from .result_json import dump, tool_version
 
@@ -114,7 +114,7 @@ class MultiFolder:
                 entries = [LogEntry(scan, scan, scan + 1, result.T_world_scan[scan]) for scan in group]
                 write_log(self.path / f"poses{suffix}.log", entries)
         write_graph_html(self.path / _PAGE, result, scans.samples, names=scans.names, unit=scans.unit)
-        write_atomically(self.path / _POSES, dump(document).encode())
+        write_whole(self.path / _POSES, dump(document))
 
 
 def _is_ours(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,9 @@ def register_files(options: argparse.Namespace) -> Registration:
             print(line, file=sys.stderr)
     print("\n".join(verdict_lines(registration)))
     if not options.quiet:
-        print(f"files: {out}{os.sep}{'   open report.html to look around' if 'html' in options.report else ''}")
+        view = f"rotaware view {shlex.quote(str(out))}"
+        look = f"open report.html, or {view}" if "html" in options.report else view
+        print(f"files: {out}{os.sep}   to look around: {look}")
     return registration
 
 

@@ -51,6 +51,7 @@ def result_document(registration: Registration, source_path: str | Path, target_
             }
             for check in registration.checks
         ],
+        "evidence": dict(registration.evidence),
         "metrics": _metrics(registration.metrics),
         "alternatives": [
             _pose(other.T_target_source) | {"score": other.score} for other in _alternatives(registration)

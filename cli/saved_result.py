@@ -148,6 +148,7 @@ def _registration(document: dict[str, Any], matches: Correspondences) -> Registr
             Check(c["name"], _number(c["value"]), _number(c["threshold"]), c["pass"], c["meaning"])
             for c in document["checks"]
         ),
+        evidence={name: _number(value) for name, value in document["evidence"].items()},
         metrics=None if document["metrics"] is None else _metrics(document["metrics"]),
         alternatives=tuple(poses),
         symmetry=document["symmetry"],

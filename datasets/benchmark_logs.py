@@ -9,11 +9,13 @@ Source: Choi et al., "Robust Reconstruction of Indoor Scenes", CVPR 2015; Zeng e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from os import PathLike, getpid
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from rotaware.geo.files import write_whole
 
 from .poses import published_pose
 from .solids import Array
@@ -98,7 +100,7 @@ def write_info(path: str | PathLike[str], entries: Iterable[LogEntry]) -> None:
 
 def write_overlap_log(path: str | PathLike[str], overlaps: Mapping[tuple[int, int], float]) -> None:
     """Write a gt_overlap.log: four decimals, as the published ones have, whole or not at all."""
-    _write(Path(path), "".join(f"{i},{j},{overlap:.4f}\n" for (i, j), overlap in overlaps.items()))
+    write_whole(Path(path), "".join(f"{i},{j},{overlap:.4f}\n" for (i, j), overlap in overlaps.items()))
 
 
 def _lines(path: Path) -> list[str]:
@@ -137,13 +139,4 @@ def _write_blocks(path: Path, entries: Iterable[LogEntry], rows: int) -> None:
             raise ValueError(f"block {place}: expected a finite {rows}x{rows} matrix, got {values.tolist()}")
         lines.append(f"{target}\t{source}\t{fragments}\n")
         lines += ["\t".join(f"{value:.12f}" for value in row) + "\n" for row in values]
-    _write(path, "".join(lines))
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{getpid()}")
-    try:
-        unfinished.write_text(text, encoding="ascii", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, "".join(lines))

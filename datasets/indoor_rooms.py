@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from rotaware.geo.files import write_whole
+
 from .camera_track import first_pose, nearby_pose
 from .depth_camera import DepthCamera
 from .indoor_room import furnished_room
@@ -131,11 +133,11 @@ def write_room(root: str | PathLike[str], room_seed: int, count: int = 8, **rend
     return folder
 
 
-def write_pair_list(root: str | PathLike[str], *, least_overlap: float = 0.1) -> int:
+def write_pair_list(root: str | PathLike[str], *, least_overlap: float = 0.1, most_overlap: float = 1.0) -> int:
     """`pairs.pkl` of all rooms below `root`, in the schema of the OverlapPredator authors.
 
     Args:
-        least_overlap: pairs with less are left out.
+        least_overlap, most_overlap: pairs with less, or more, are left out.
     Returns:
         The number of pairs.
     Raises:
@@ -148,7 +150,7 @@ def write_pair_list(root: str | PathLike[str], *, least_overlap: float = 0.1) ->
     columns: dict[str, list[Any]] = {"src": [], "tgt": [], "rot": [], "trans": [], "overlap": []}
     for file in rooms:
         for record in json.loads(file.read_text()):
-            if record["overlap"] <= least_overlap:
+            if not least_overlap < record["overlap"] <= most_overlap:
                 continue
             T = np.array(record["T"])
             columns["src"].append(f"{file.parent.name}/cloud_bin_{record['source']}.pth")
@@ -156,9 +158,7 @@ def write_pair_list(root: str | PathLike[str], *, least_overlap: float = 0.1) ->
             columns["rot"].append(T[:3, :3])
             columns["trans"].append(T[:3, 3:])
             columns["overlap"].append(record["overlap"])
-    unfinished = root / f".{PAIR_LIST}.{getpid()}"
-    unfinished.write_bytes(pickle.dumps(columns))
-    unfinished.replace(root / PAIR_LIST)
+    write_whole(root / PAIR_LIST, pickle.dumps(columns))
     return len(columns["src"])
 
 
@@ -167,6 +167,8 @@ def write_indoor_rooms(
     room_seeds: Iterable[int],
     count: int = 8,
     *,
+    least_overlap: float = 0.1,
+    most_overlap: float = 1.0,
     on_room: Callable[[Path | None], None] | None = None,
     **rendering: Any,
 ) -> int:
@@ -176,6 +178,7 @@ def write_indoor_rooms(
         root: folder, made if it does not exist.
         room_seeds: a room each. Several processes may write different rooms at once.
         count: scans per room.
+        least_overlap, most_overlap: of the pairs in the list.
         on_room: called with each folder as it is done.
         rendering: `camera`, `frames`, `voxel`, as for `room_fragments`.
     Returns:
@@ -191,4 +194,4 @@ def write_indoor_rooms(
         folder = write_room(root, seed, count, **rendering)
         if on_room is not None:
             on_room(folder)
-    return write_pair_list(root)
+    return write_pair_list(root, least_overlap=least_overlap, most_overlap=most_overlap)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from rotaware.geo.files import write_whole
 
 from .roitr_config import RoITrConfig
 
@@ -155,8 +156,8 @@ def save_pretrained(
         "notes": notes or {},
     }
     # The configuration last: a folder whose two files do not belong together is refused by the hash.
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
 
 
 def load_pretrained(path: str | PathLike[str]) -> tuple[dict[str, Tensor], RoITrConfig]:
@@ -200,15 +201,6 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
     if not isinstance(described, dict) or "config" not in described or not isinstance(described.get("sha256"), str):
         raise ValueError(f"{file}: expected an object with config and sha256")
     return described
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _first_line(error: Exception) -> str:

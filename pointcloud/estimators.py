@@ -149,13 +149,18 @@ def same_pose(first: np.ndarray, second: np.ndarray, centre: np.ndarray) -> bool
 
 
 def distinct(poses: np.ndarray, centre: np.ndarray, limit: int) -> list[int]:
-    """Indices of at most `limit` poses, in order, skipping those close to an earlier one."""
+    """Indices of at most `limit` poses (P, 4, 4), in order, skipping those that are `same_pose` as an earlier one."""
+    turns, places = poses[:, :3, :3], poses[:, :3, :3] @ centre + poses[:, :3, 3]
     kept: list[int] = []
-    for c, pose in enumerate(poses):
+    free = np.ones(len(poses), dtype=bool)
+    for c in range(len(poses)):
         if len(kept) == limit:
             break
-        if not any(same_pose(poses[k], pose, centre) for k in kept):
+        if free[c]:
             kept.append(c)
+            cosine = (np.einsum("pij,ij->p", turns, turns[c]) - 1.0) / 2.0
+            near = np.linalg.norm(places - places[c], axis=1) < SAME_SHIFT
+            free &= ~(near & (np.arccos(np.clip(cosine, -1.0, 1.0)) < SAME_ANGLE))
     return kept
 
 

@@ -221,6 +221,7 @@ class _Runner:
                 T_target_source=None if answer.T_target_source is None else answer.T_target_source.tolist(),
                 accepted=answer.accepted,
                 confidence=answer.confidence,
+                evidence=answer.evidence,
                 scores=scored(answer, self.pairs[job.number], scans),
                 cost=cost | {"peak_mb": memory.megabytes},
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
+from rotaware.geo.files import write_whole
 from rotaware.kernels import knn
 
 from .matching import sample_matches
@@ -111,6 +111,7 @@ class Record:
     T_target_source: list[list[float]] | None = None
     accepted: bool | None = None
     confidence: float | None = None
+    evidence: Mapping[str, float] | None = None
     # Errors and shares by name, None where there is no pose to measure or no number comes out.
     scores: Mapping[str, float | None] = field(default_factory=dict)
     # What went wrong, and with what: the pair then counts as not registered.
@@ -216,14 +217,3 @@ def read_record(path: Path) -> Record | None:
 def write_record(path: Path, record: Record) -> None:
     """Whole or not at all."""
     write_whole(path, json.dumps(asdict(record), indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file that is complete whenever somebody looks; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rotaware.geo.files import write_whole
+
 from .evaluation_measures import Unit
-from .evaluation_records import MATCH_COUNTS, Record, ScanPair, write_whole
+from .evaluation_records import MATCH_COUNTS, Record, ScanPair
 from .evaluation_summary import Figure, Interval, MethodSummary, Share, Summary
 
 # Factor, decimals and sign of a unit.

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from rotaware.geo.files import write_whole
+
 from .canonical import apply
 from .multiway import MultiwayResult, Role, TriedPair
-from .overview import write_atomically
 from .rasteriser import RAMP, Color, best_view, colors_from_values, fit_camera, look_from, render
 from .report_scene import format_length
 
@@ -100,7 +100,7 @@ def write_graph_html(
     # One pass over the template: what is filled in is never searched for placeholders again.
     page = _PLACEHOLDER.sub(lambda match: parts[match[1]], template)
     # File names may hold bytes that are no text; they arrive as lone surrogates.
-    write_atomically(Path(path), page.encode("utf-8", errors="replace"))
+    write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def _reason(result: MultiwayResult, names: Sequence[str]) -> str:

@@ -58,6 +58,7 @@ class Answer:
     accepted: bool | None = None  # whether it vouches for the pose; None if it gives no verdict
     confidence: float | None = None  # in [0, 1], that the pose is right
     matches: MatchedPoints | None = None
+    evidence: Mapping[str, float] | None = None  # what the confidence was calculated from
 
 
 class Method(Protocol):
@@ -94,7 +95,7 @@ class Registering:
         result = register(source, target, method=self.method, network=network)
         found = result.correspondences
         matches = MatchedPoints(source[found.source_index], target[found.target_index], found.confidence)
-        return Answer(result.T_target_source, result.ok, result.confidence, matches)
+        return Answer(result.T_target_source, result.ok, result.confidence, matches, result.evidence)
 
 
 @dataclass(frozen=True)

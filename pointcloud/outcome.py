@@ -72,6 +72,7 @@ def outcome(
         confidence=verdict.confidence,
         reason=verdict.reason,
         checks=verdict.checks,
+        evidence=verdict.evidence,
         metrics=metrics,
         alternatives=tuple(
             Hypothesis(_in_user_frames(other.pose, attempt.voxel, moving, fixed), _relative(other, best))
@@ -154,7 +155,7 @@ def _metrics(attempt: Attempt, fixed: Prepared, correspondences: Correspondences
         residual_median=float(np.median(residual)),
         residual_p95=float(np.percentile(residual, 95)),
         coverage=coverage,
-        runner_up_ratio=attempt.verdict.runner_up,
+        runner_up_ratio=attempt.verdict.evidence["rival"],
         information=information,
         covariance=covariance,
         covariance_reason=reason,

@@ -7,12 +7,13 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
+
+from rotaware.geo.files import write_whole
 
 from .rasteriser import (
     NEUTRAL_COLOR,
@@ -98,7 +99,7 @@ def write_overview_png(
     panels = [_Panel(_MARGIN + k * (width + _GUTTER), _PANEL_TOP, width, _PANEL_HEIGHT) for k in range(3)]
     _draw_panels(sheet, registration, scene, panels)
     _draw_footer(sheet, registration)
-    write_atomically(Path(path), sheet.png())
+    write_whole(path, sheet.png())
 
 
 class _Sheet:
@@ -136,16 +137,6 @@ class _Sheet:
         buffer = BytesIO()
         self._image.save(buffer, format="PNG", dpi=(150 * self.scale, 150 * self.scale))
         return buffer.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all, with the permissions of any new file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _draw_header(sheet: _Sheet, registration: Registration, scene: Scene, source_name: str, target_name: str) -> None:

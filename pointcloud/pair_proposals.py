@@ -11,11 +11,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from rotaware.geo.files import write_whole
+
 from .canonical import apply, automatic_voxel, canonical_frame, clean
 from .cloud import PointCloud
 from .descriptors import mutual_matches, reversed_histograms
 from .estimators import Matches, hypotheses, places
-from .overview import write_atomically
 from .view import view_of
 
 # Partners proposed for each scan.
@@ -92,7 +93,7 @@ def write_signature(path: Path, found: Signature) -> None:
     """Write a signature, whole or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, **vars(found))
-    write_atomically(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def read_signature(path: Path) -> Signature | None:

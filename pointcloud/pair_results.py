@@ -10,10 +10,11 @@ from typing import Any, get_args
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from rotaware.geo.files import write_whole
+
 from .canonical import apply, canonical_frame, clean, invert
 from .cloud import PointCloud
 from .estimators import pose_from_pairs
-from .overview import write_atomically
 from .result import Registration, Status
 
 # Of the files; another meaning of what they hold needs another number.
@@ -21,7 +22,7 @@ SCHEMA_VERSION = 1
 # Hypotheses less likely than this are not kept.
 HOPE = 0.1
 # A guess that fails one of these checks, too weak or one of several, may still be confirmed by other scans.
-MAY_FAIL = ("certainty", "runner_up")
+MAY_FAIL = ("confidence", "runner_up")
 # Surface points that a correspondence of confidence 1 is worth. Scans bend, and where little overlaps their surfaces
 # fit best beside the truth; correspondences cannot slide. Of the kitchen of 3DMatch, the fragment that overlaps least
 # came 8 instead of 13 cm off in the graph.
@@ -128,7 +129,7 @@ def _balanced(
 def write_pair(path: Path, pair: PairResult) -> None:
     """Write a pair as JSON, whole or not at all; numbers come back bit for bit."""
     plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(pair).items()}
-    write_atomically(path, json.dumps(plain, allow_nan=False).encode())
+    write_whole(path, json.dumps(plain, allow_nan=False))
 
 
 def read_pair(path: Path) -> PairResult | None:

@@ -17,17 +17,26 @@ from rotaware.geo.checks import require_choice
 
 from . import canonical
 from .errors import InputError, UnreadableFileError
-from .estimators import same_pose
 from .io import as_point_cloud
 from .learned import bundled_roitr
 from .outcome import Attempt, Prepared, outcome
 from .refine import Refinement, Refiner
 from .result import Check, OnStage, Registration, Stage
 from .roitr import RoITr
-from .search import PRIOR, Candidate, Engines, candidate, putative_matches, refined, search, together, without_neighbors
+from .search import (
+    PRIOR,
+    Candidate,
+    Engines,
+    candidate,
+    firmness_of,
+    putative_matches,
+    refined,
+    search,
+    together,
+    without_neighbors,
+)
 from .units import unit_factor
-from .verdict import THRESHOLDS, Accept, confidence_of, judge, normalised
-from .verify import observability
+from .verdict import THRESHOLDS, Accept, judge
 from .view import View, view_of
 
 Method = Literal["auto", "roitr", "classic", "refine"]
@@ -140,8 +149,7 @@ def _register(
     best = _attempt(moving, fixed, size, start, engines, kind, options, run)
     undecided = best.verdict.status == "not_registered" and best.verdict.confidence > HOPE
     if undecided and start is None and options["voxel"] is None:
-        # Something to confirm: a finer look at the same clouds, whose noise differs, must find the same pose.
-        again = _attempt(moving, fixed, size / SECOND_LOOK, start, engines, kind, options, run, confirms=best)
+        again = _attempt(moving, fixed, size / SECOND_LOOK, start, engines, kind, options, run)
         best = again if again.verdict.confidence > best.verdict.confidence else best
     if start is None and (best.verdict.status != "registered" or best.verdict.confidence < CLEAR):
         with run.stage(5):
@@ -152,14 +160,15 @@ def _register(
 
 def _unless_mirrored(attempt: Attempt, engines: Engines) -> Attempt:
     """Refuse a pose when the reflected source fits better still."""
-    reflected = search(attempt.source.mirrored(), attempt.target, engines)[:3]
-    certainty = max(each.certainty for each in reflected)
+    mirrored = attempt.source.mirrored()
+    reflected = max(search(mirrored, attempt.target, engines)[:3], key=lambda each: each.certainty)
+    ratio = reflected.certainty / max(attempt.candidates[0].certainty, 1e-9)
     keypoints = max(len(attempt.source.points), len(attempt.target.points))
-    sure = confidence_of(normalised(certainty, keypoints)) >= THRESHOLDS["balanced"]
-    if not sure or certainty < MIRROR_RATIO * attempt.candidates[0].certainty:
+    firmness = firmness_of(mirrored, attempt.target, reflected)
+    found = judge([reflected], firmness, mirrored.centre, "balanced", keypoints=keypoints)
+    if ratio < MIRROR_RATIO or found.confidence < THRESHOLDS["balanced"]:
         return attempt
     reason = "a reflection fits better than any rotation"
-    ratio = certainty / max(attempt.candidates[0].certainty, 1e-9)
     meaning = "the mirror image of the source fits no better than the source"
     checks = (*attempt.verdict.checks, Check("handedness", ratio, MIRROR_RATIO, False, meaning))
     verdict = replace(attempt.verdict, status="not_registered", reason=reason, checks=checks)
@@ -175,7 +184,6 @@ def _attempt(
     kind: Refinement,
     options: dict[str, Any],
     run: _Run,
-    confirms: Attempt | None = None,
 ) -> Attempt:
     with run.stage(2):
         source = view_of(moving.points, voxel, moving.sensor)
@@ -202,22 +210,11 @@ def _attempt(
         chosen = without_neighbors(chosen, source.centre, refiner)
         run.note = f"{len(chosen)} poses, best {chosen[0].refine}"
     with run.stage(5):
-        view = source.turned() if chosen[0].putative.turned else source
-        firmness = observability(view, target, chosen[0].pose, chosen[0].evidence)
-        earlier = 0.0 if confirms is None else _agreement(confirms, chosen[0].pose, voxel)
+        firmness = firmness_of(source, target, chosen[0])
         keypoints = max(len(source.points), len(target.points))
-        verdict = judge(chosen, firmness, source.centre, options["accept"], keypoints=keypoints, earlier=earlier)
+        verdict = judge(chosen, firmness, source.centre, options["accept"], keypoints=keypoints)
         run.note = f"{verdict.status.replace('_', ' ')}, confidence {verdict.confidence:.2f}"
     return Attempt(voxel, source, target, chosen, firmness, verdict)
-
-
-def _agreement(earlier: Attempt, pose: np.ndarray, voxel: float) -> float:
-    """Confidence that an earlier look had in the same pose; 0 if it found another one."""
-    scaled = pose.copy()
-    scaled[:3, 3] *= voxel / earlier.voxel
-    found = earlier.candidates[0].pose
-    same = same_pose(found, scaled, earlier.source.centre)
-    return earlier.verdict.confidence if same else 0.0
 
 
 def _started(source: View, target: View, pose: np.ndarray, engines: Engines) -> Candidate:

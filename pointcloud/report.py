@@ -6,12 +6,13 @@ import os
 import re
 from html import escape
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .overview import write_atomically, write_overview_png
+from rotaware.geo.files import write_whole
+
+from .overview import write_overview_png
 from .rasteriser import (
     INLIER_COLOR,
     NEUTRAL_COLOR,
@@ -112,7 +113,7 @@ def write_report_html(
     # One pass over the template: what is filled in is never searched for placeholders again.
     page = _PLACEHOLDER.sub(lambda match: parts[match[1]], template)
     # File names may hold bytes that are no text; they arrive as lone surrogates.
-    write_atomically(Path(path), page.encode("utf-8", errors="replace"))
+    write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def _checks_table(registration: Registration) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +115,8 @@ class Registration:
     confidence: float
     reason: str
     checks: tuple[Check, ...]
+    # What the confidence was calculated from, see `calibration.evidence_of`.
+    evidence: Mapping[str, float]
     metrics: Metrics | None
     alternatives: tuple[Hypothesis, ...]
     symmetry: str | None

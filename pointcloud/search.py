@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -59,6 +60,16 @@ class Putative:
     source_rows: np.ndarray
     target_rows: np.ndarray
     turned: bool
+    # How many each engine found, in the order of the rows: "classic", "network".
+    counts: Mapping[str, int]
+
+    def by_engine(self) -> dict[str, Matches]:
+        """The matches of each engine."""
+        ends = np.cumsum(list(self.counts.values()))
+        return {
+            engine: Matches(*(getattr(self.matches, field.name)[end - count : end] for field in fields(Matches)))
+            for (engine, count), end in zip(self.counts.items(), ends, strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -94,15 +105,21 @@ def putative_matches(source: View, target: View, engines: Engines, *, turned: bo
     if engines.classic:
         rows, partners, similarity = mutual_matches(source.descriptors, target.descriptors)
         weights = similarity * np.minimum(source.distinctiveness[rows], target.distinctiveness[partners])
-        found.append(_putative(source, target, rows, partners, weights, turned))
+        found.append(_putative(source, target, rows, partners, weights, turned, {"classic": len(rows)}))
     if engines.network is not None:
         rows, partners, weights = learned_matches(source, target, engines.network)
-        found.append(_putative(source, target, rows, partners, weights, turned))
+        found.append(_putative(source, target, rows, partners, weights, turned, {"network": len(rows)}))
     return found
 
 
 def _putative(
-    source: View, target: View, rows: np.ndarray, partners: np.ndarray, weights: np.ndarray, turned: bool
+    source: View,
+    target: View,
+    rows: np.ndarray,
+    partners: np.ndarray,
+    weights: np.ndarray,
+    turned: bool,
+    counts: Mapping[str, int],
 ) -> Putative:
     matches = Matches(
         source.points[rows],
@@ -111,7 +128,7 @@ def _putative(
         target.normals[partners],
         weights.astype(np.float64),
     )
-    return Putative(matches, rows, partners, turned)
+    return Putative(matches, rows, partners, turned, counts)
 
 
 def together(source: View, target: View, parts: list[Putative]) -> Putative:
@@ -122,7 +139,8 @@ def together(source: View, target: View, parts: list[Putative]) -> Putative:
         np.concatenate(each)
         for each in zip(*((part.source_rows, part.target_rows, part.matches.weights) for part in parts), strict=True)
     )
-    return _putative(source, target, rows, partners, weights, parts[0].turned)
+    counts = {engine: count for part in parts for engine, count in part.counts.items()}
+    return _putative(source, target, rows, partners, weights, parts[0].turned, counts)
 
 
 def search(source: View, target: View, engines: Engines) -> list[Candidate]:
@@ -163,6 +181,12 @@ def candidate(source: View, target: View, pose: np.ndarray, putative: Putative) 
     return Candidate(pose, support(matches, pose), places(matches, pose), evidence, putative)
 
 
+def firmness_of(source: View, target: View, found: Candidate) -> Observability | None:
+    """How firmly the common surfaces hold the pose; `source` as it is, whether or not the pose turns it over."""
+    view = source.turned() if found.putative.turned else source
+    return observability(view, target, found.pose, found.evidence)
+
+
 def refined(source: View, target: View, coarse: Candidate, refiner: Refiner, *, prior: float = PRIOR) -> Candidate:
     """`coarse` after local refinement, or `coarse` itself where refinement lost evidence or left the basin.
 
@@ -172,7 +196,7 @@ def refined(source: View, target: View, coarse: Candidate, refiner: Refiner, *, 
     if aligned is coarse.pose:
         return coarse
     view = source.turned() if coarse.putative.turned else source
-    firmness = observability(view, target, coarse.pose, coarse.evidence)
+    firmness = firmness_of(source, target, coarse)
     if firmness is None:
         return replace(coarse, refine="rejected, nothing overlaps")
     turn, shift = _motion(coarse.pose, aligned, firmness.centre)

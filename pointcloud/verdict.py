@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from .calibration import confidence_of, evidence_of
 from .canonical import OCCUPIED_VOXELS
-from .estimators import same_pose
+from .estimators import inliers, same_pose
 from .result import Check, Status
 from .search import Candidate
 from .verify import FREE_DIRECTION, Observability
@@ -16,10 +18,6 @@ from .verify import FREE_DIRECTION, Observability
 Accept = Literal["strict", "balanced", "loose"]
 
 THRESHOLDS: dict[str, float] = {"strict": 0.95, "balanced": 0.80, "loose": 0.50}
-# Confidence = logistic(SLOPE * log(certainty / MIDDLE)), set by hand between the certainties of
-# right and of unrelated pairs; examples/benchmarks/verdict.py measures what comes of it.
-MIDDLE = 2.0
-SLOPE = 5.0
 # A shape without corners offers no correspondences: then the surfaces alone must agree this widely.
 WHOLE_OVERLAP = 0.6
 # Another pose with this share of the best one's evidence is as good an answer.
@@ -34,23 +32,8 @@ class Verdict:
     confidence: float
     reason: str
     checks: tuple[Check, ...]
-    runner_up: float
+    evidence: Mapping[str, float]  # of `calibration.evidence_of`
     symmetry: str | None
-
-
-def normalised(certainty: float, keypoints: int) -> float:
-    """Certainty as it would be with the usual number of keypoints; more of them raise chance agreement too."""
-    return certainty / max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
-
-
-def confidence_of(certainty: float) -> float:
-    """Probability that a pose with this (normalised) certainty is right."""
-    return float(1.0 / (1.0 + (MIDDLE / max(certainty, 1e-9)) ** SLOPE))
-
-
-def certainty_for(confidence: float) -> float:
-    """Certainty at which `confidence_of` reaches `confidence`."""
-    return float(MIDDLE * (confidence / (1.0 - confidence)) ** (1.0 / SLOPE))
 
 
 def rivals(candidates: list[Candidate], centre: np.ndarray) -> list[Candidate]:
@@ -65,7 +48,6 @@ def judge(
     accept: Accept,
     *,
     keypoints: int = OCCUPIED_VOXELS,
-    earlier: float = 0.0,
 ) -> Verdict:
     """Decide on `candidates[0]`.
 
@@ -75,36 +57,33 @@ def judge(
         centre: (3,) of the source, to tell poses apart.
         accept: how sure to be.
         keypoints: of the larger view.
-        earlier: confidence of an independent look that found the same pose.
     """
     best = candidates[0]
     threshold = THRESHOLDS[accept]
-    # Two independent looks are both wrong only if each is.
-    certainty = normalised(best.certainty, keypoints)
-    confidence = 1.0 - (1.0 - confidence_of(certainty)) * (1.0 - earlier)
-    needed = certainty_for(max(1.0 - (1.0 - threshold) / max(1.0 - earlier, 1e-9), 1e-9))
-    evidence = best.evidence
+    surfaces = best.evidence
     others = rivals(candidates, centre)
     strength = firmness.strength if firmness else 0.0
     free = len(firmness.free) if firmness else 6
     # Without features, surfaces that lie on each other everywhere and cannot hold the pose are an answer too: many.
-    overlap = min(evidence.overlap_source, evidence.overlap_target)
-    lies_on_it = firmness is not None and overlap >= WHOLE_OVERLAP and evidence.agreement > 0.9
+    overlap = min(surfaces.overlap_source, surfaces.overlap_target)
+    lies_on_it = firmness is not None and overlap >= WHOLE_OVERLAP and surfaces.agreement > 0.9
     runner_up = max((_rivalry(other, best) for other in others), default=0.0)
+    evidence = evidence_of(best, firmness, runner_up, keypoints)
+    confidence = confidence_of(evidence)
 
     checks = (
         Check(
-            "certainty",
-            certainty,
-            needed,
-            certainty >= needed,
-            "distinctive correspondences agree on one pose, less free-space conflicts",
+            "confidence",
+            confidence,
+            threshold,
+            confidence >= threshold,
+            "correspondences and surfaces together make the pose likely enough to be right",
         ),
         Check(
             "free_space",
-            evidence.agreement,
+            surfaces.agreement,
             0.5,
-            evidence.agreement >= 0.5,
+            surfaces.agreement >= 0.5,
             "neither scan stands where the other one looked through",
         ),
         Check(
@@ -116,25 +95,25 @@ def judge(
         ),
         Check("runner_up", runner_up, RIVAL, runner_up < RIVAL, "no other pose explains the scans as well"),
     )
-    accepted = confidence >= threshold and evidence.agreement >= 0.5
+    accepted = confidence >= threshold and surfaces.agreement >= 0.5
     if accepted and free == 0 and runner_up < RIVAL:
-        return Verdict("registered", confidence, "all checks passed", checks, runner_up, None)
+        return Verdict("registered", confidence, "all checks passed", checks, evidence, None)
     if (accepted or lies_on_it) and free:
         what = "the common surfaces leave the pose free to move"
-        return Verdict("ambiguous", confidence, what, checks, runner_up, None)
+        return Verdict("ambiguous", confidence, what, checks, evidence, None)
     if (accepted or lies_on_it) and runner_up >= RIVAL:
         same = sum(_rivalry(other, best) >= RIVAL for other in others)
         return Verdict(
-            "ambiguous", confidence, f"{same + 1} poses explain the scans equally well", checks, runner_up,
+            "ambiguous", confidence, f"{same + 1} poses explain the scans equally well", checks, evidence,
             f"{same + 1} equivalent poses",
         )  # fmt: skip
     if not checks[0].passed:
-        reason = (
-            f"too few distinctive correspondences agree on one pose (certainty {certainty:.1f}, needs {needed:.1f})"
-        )
+        matches = best.putative.matches
+        agree = f"{int(inliers(matches, best.pose).sum())} of {len(matches)} correspondences agree"
+        reason = f"too little speaks for the best pose: {agree}, confidence {confidence:.2f}, needs {threshold:.2f}"
     else:
         reason = "in the best pose, parts of each scan stand where the other one looked through"
-    return Verdict("not_registered", confidence, reason, checks, runner_up, None)
+    return Verdict("not_registered", confidence, reason, checks, evidence, None)
 
 
 def _rivalry(other: Candidate, best: Candidate) -> float:

@@ -26,7 +26,8 @@ ARROWS = {
     "kernels": {"geo"},
     "datasets": {"geo"},
     "pointcloud": {"geo", "kernels"},
-    "cli": {"geo", "kernels", "datasets", "pointcloud"},
+    "detection": {"geo", "kernels"},
+    "cli": {"geo", "kernels", "datasets", "pointcloud", "detection"},
 }
 ROOMS = sorted(ARROWS)
 IMPORT_NAMES = {"kiss-matcher": "kiss_matcher", "pillow": "PIL", "small-gicp": "small_gicp"}

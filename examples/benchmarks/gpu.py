@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from protocol import core_count, described, environment, write_whole
+from protocol import core_count, described, environment
+
+from rotaware.geo.files import write_whole
 
 if TYPE_CHECKING:
     from gpu_times import Clock

@@ -66,7 +66,9 @@ from attention_cases import (  # noqa: E402
     ways_for,
 )
 from attention_report import Record, cpu_verdicts, memory_table, number, time_table  # noqa: E402
-from protocol import described, environment, write_whole  # noqa: E402
+from protocol import described, environment  # noqa: E402
+
+from rotaware.geo.files import write_whole  # noqa: E402
 
 VERSIONS_OF = ("rotaware", "torch", "numba", "numpy")
 LAYERS = (*SMALL, *ROITR, *MEDIUM, *LARGE)

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol import environment, write_whole
+from protocol import environment
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from rotaware.geo.files import write_whole
 from rotaware.kernels import farthest_point_sampling, knn, morton_order, radius_search, voxel_downsample
 
 NEIGHBORS = 16

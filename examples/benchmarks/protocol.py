@@ -134,11 +134,3 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def share(count: int, total: int) -> str:
     """`count` of `total` in percent and as it was counted."""
     return f"{100 * count / total:.0f} % ({count}/{total})" if total else "-"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is complete whenever somebody looks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -38,9 +38,9 @@ from protocol import (
     require_data,
     share,
     transformed,
-    write_whole,
 )
 
+from rotaware.geo.files import write_whole
 from rotaware.pointcloud import information_rmse
 from rotaware.pointcloud.methods import KissMatcher, Method, Open3DRansac, Registering
 

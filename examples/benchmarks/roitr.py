@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol import core_count, described, environment, markdown_table, write_whole
+from protocol import core_count, described, environment, markdown_table
 from scipy.spatial.transform import Rotation
 
 from rotaware.datasets import indoor_pair
+from rotaware.geo.files import write_whole
 from rotaware.kernels import LiteralPPFAttention, PPFAttention
 from rotaware.pointcloud import CloudPair, PairBatch, RoITr, RoITrConfig, RoITrObjective, network_pair, register
 from rotaware.pointcloud.learned import bundled_roitr

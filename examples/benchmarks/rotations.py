@@ -30,10 +30,12 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import torch
-from protocol import described, environment, markdown_table, write_whole
+from protocol import described, environment, markdown_table
 from rotation_functions import LIBRARIES, OURS, SCIPY, SCIPY_TORCH, Operation, Way, operations, sample
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+from rotaware.geo.files import write_whole
 
 VERSIONS_OF = ("rotaware", "torch", "numba", "numpy", "scipy", "roma")
 CHECKED = 1000  # rows

@@ -32,10 +32,10 @@ from protocol import (
     require_data,
     share,
     transformed,
-    write_whole,
 )
 
 from rotaware.datasets import IndoorScenes, RegistrationPair, indoor_fragment, unrelated_pair
+from rotaware.geo.files import write_whole
 from rotaware.pointcloud import InputError, register
 
 VERSIONS_OF = ("rotaware", "numba", "numpy", "scipy", "small_gicp", "torch")

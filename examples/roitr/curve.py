@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-Log = list[dict[str, float]]
+from rotaware.geo.training_runs import Log, read_log
+
 # Panels, with the curves of each and how they are called.
 PANELS: dict[str, dict[str, str]] = {
     "coarse loss": {"coarse": "training", "validation_coarse": "validation"},
@@ -24,17 +24,6 @@ PANELS: dict[str, dict[str, str]] = {
 }
 # Points of a smoothed curve at most, and values that each is the mean of at least.
 BINS, LEAST = 100, 8
-
-
-def read_log(path: Path) -> Log:
-    """Records of a log, one per step, without a last line that was cut short."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
 
 
 def curve_of(log: Log, name: str) -> tuple[np.ndarray, np.ndarray]:

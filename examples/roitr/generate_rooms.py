@@ -16,10 +16,19 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=300)
     parser.add_argument("--first-seed", type=int, default=100_000)
     parser.add_argument("--scans", type=int, default=8, help="per room, 0.45 seconds each on one core")
+    parser.add_argument("--least-overlap", type=float, default=0.1, help="of the pairs that are listed (%(default)s)")
+    parser.add_argument("--most-overlap", type=float, default=1.0, help="(%(default)s)")
     args = parser.parse_args()
     seeds = range(args.first_seed, args.first_seed + args.rooms)
     with tqdm(total=args.rooms, unit="room") as bar:
-        pairs = write_indoor_rooms(args.root, seeds, args.scans, on_room=lambda _: bar.update())
+        pairs = write_indoor_rooms(
+            args.root,
+            seeds,
+            args.scans,
+            least_overlap=args.least_overlap,
+            most_overlap=args.most_overlap,
+            on_room=lambda _: bar.update(),
+        )
     print(f"{pairs} pairs in {args.root}")
 
 

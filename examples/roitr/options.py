@@ -39,6 +39,7 @@ from recipe import Options
 from samples import Samples, pairs_below
 
 from rotaware.datasets import write_indoor_rooms
+from rotaware.geo.files import write_whole
 from rotaware.kernels import farthest_point_sampling
 from rotaware.pointcloud import RoITr, RoITrConfig, RoITrObjective
 from rotaware.pointcloud.node_geometry import GeometricEmbedding, NodeGeometry
@@ -168,7 +169,7 @@ def result_of(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             return result
     folder.mkdir(parents=True, exist_ok=True)
     if row.is_trained:
-        write_whole(folder / "recipe.json", json.dumps(content, indent=1))
+        write_whole(folder / "recipe.json", json.dumps(content, indent=1) + "\n")
         train(folder, args)
     weights = folder if row.is_trained else args.output / f"published-{seed}"
     network = RoITr(RoITrConfig.from_json(json.dumps(content["network"])))
@@ -189,7 +190,7 @@ def result_of(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     if "turned" in conditions:
         count = min(LATTICE_PAIRS, args.pairs)
         result["found"]["turned"] = changed_by_turning(network, validation, options, count)
-    write_whole(file, json.dumps(result, indent=1))
+    write_whole(file, json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -330,13 +331,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is complete whenever somebody looks."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Train, judge, and write the tables after every network."""
     args.output.mkdir(parents=True, exist_ok=True)
@@ -354,8 +348,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for name in args.rows:
             print(f"{name}, seed {seed}", file=sys.stderr)
             report["rows"].setdefault(name, {})[str(seed)] = result_of(name, seed, args)
-            write_whole(args.output / "options.json", json.dumps(report, indent=1))
-            write_whole(args.output / "options.md", markdown(report))
+            write_whole(args.output / "options.json", json.dumps(report, indent=1) + "\n")
+            write_whole(args.output / "options.md", markdown(report) + "\n")
     return report
 
 

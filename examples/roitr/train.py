@@ -16,21 +16,17 @@ interruption changes the result: `--resume` goes on from the last checkpoint to 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
-import resource
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from curve import can_draw, draw_log, read_log
+from curve import can_draw, draw_log
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from recipe import Options, parse
@@ -40,6 +36,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rotaware.datasets import write_indoor_rooms
+from rotaware.geo.files import clear_unfinished, write_whole
+from rotaware.geo.training_runs import (
+    Stop,
+    append_log,
+    cut_log,
+    keep_freed_memory,
+    peak_megabytes,
+    read_log,
+    start_worker,
+)
 from rotaware.pointcloud import Losses, RoITr, RoITrConfig, RoITrObjective
 
 # Steps in a row without a finite gradient, after which a run has failed.
@@ -200,7 +206,7 @@ class Training:
             "pairs": self.pairs,
             "pairs_per_step": self.pairs_per_step,
         }
-        write_whole(path, lambda unfinished: torch.save(state, unfinished))
+        write_whole(path, lambda unfinished: torch.save(state, unfinished), durable=True)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -218,25 +224,6 @@ class Training:
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.skipped, self.best = state["step"], state.get("skipped", 0), state["best"]
-
-
-class Stop:
-    """Asked for by SIGTERM and SIGINT; the loop then ends after its step, that of all processes alike."""
-
-    def __init__(self, fabric: Fabric) -> None:
-        self.fabric, self.asked = fabric, False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
-
-    def agreed(self) -> bool:
-        """Whether any process was asked."""
-        if self.fabric.world_size == 1:
-            return self.asked
-        flag = torch.tensor(float(self.asked), device=self.fabric.device)
-        return bool(cast(torch.Tensor, self.fabric.all_reduce(flag, reduce_op="sum")) > 0)
 
 
 def train(args: Any, config: RoITrConfig, options: Options) -> None:
@@ -272,6 +259,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
     fabric.barrier()
     if is_first:
         cut_log(log, state.step)
+        clear_unfinished(last)
     samples, validation = Samples(pairs, config, options, augmented=True), None
     if args.validation:
         held_out = pairs_below(args.validation, args.validation_list or args.pairs, options.least_overlap)
@@ -298,8 +286,7 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
                 state.averaged.save_pretrained(output / "best", notes=notes)
         if is_first:
             record["peak_megabytes"] = peak_megabytes(fabric.device)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: shortened(value) for name, value in record.items()}) + "\n")
+            append_log(log, record)
             shown |= {SHOWN[name]: f"{value:.3f}" for name, value in record.items() if name in SHOWN}
             bar.set_postfix(shown)
             bar.update()
@@ -316,55 +303,6 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
     state.averaged.save_pretrained(output / "final", notes={"step": state.step, "recipe": asdict(options)})
     if can_draw():
         draw_log(read_log(log), output / "curve.png")
-
-
-def start_worker(_: int) -> None:
-    """One thread each; and signals, which reach the whole group, are for the training process to act on."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def shortened(value: float) -> float:
-    """Six digits; whole numbers as they are."""
-    return value if isinstance(value, int) else float(f"{value:.6g}")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file that is complete whenever somebody looks, even after a loss of power."""
-    for abandoned in path.parent.glob(f".{path.name}.*"):
-        abandoned.unlink()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    write(unfinished)
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def cut_log(log: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint, and a line that was cut short."""
-    if log.is_file():
-        kept = [record for record in read_log(log) if record["step"] <= step]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_whole(log, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
-def peak_megabytes(device: torch.device) -> float:
-    """Most memory ever held: the GPU's, or this process's without its workers."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed tensors instead of returning them to the system, which takes a fifth of a step on a CPU."""
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def main() -> None:

@@ -122,11 +122,3 @@ def processor_name() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file that is complete whenever somebody looks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    write(unfinished)
-    os.replace(unfinished, path)

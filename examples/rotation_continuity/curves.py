@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from command import write_whole
+
+from rotaware.geo.files import write_whole
 
 PERCENTILES = np.linspace(0, 100, 400)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import curves
 import numpy as np
-from command import environment, write_whole
+from command import environment
 from published import Row, table
+
+from rotaware.geo.files import write_whole
 
 
 def report(
@@ -45,7 +47,7 @@ def report(
     text = json.dumps(found, indent=1)
     # A curve on one line, not on 400.
     text = re.sub(r"\[[-+.e\d,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-    write_whole(path, lambda unfinished: unfinished.write_text(text + "\n", encoding="utf-8"))
+    write_whole(path, text + "\n")
     print(f"\nresults: {path}")
     if curves.can_draw():
         curves.draw(path.with_suffix(".png"), drawn, unit=unit, low=low, high=high)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command import BadData, write_whole
+from command import BadData
 from torch import Tensor, nn
+
+from rotaware.geo.files import write_whole
 
 # Batches drawn, and losses looked at, together: one call for 50 costs hardly more than one call for one.
 BLOCK = 50

@@ -92,6 +92,7 @@ def registration(**changes: Any) -> Registration:
         confidence=0.97,
         reason="all checks passed",
         checks=(Check("overlap", 0.47, 0.1, True, "share of points that meet a partner"),),
+        evidence={"overlap": 0.47},
         metrics=Metrics(
             overlap_source=0.47,
             overlap_target=0.5,

@@ -39,7 +39,7 @@ def test_registered(cli: Any, engine: Any, scans: Scans, tmp_path: Path) -> None
     assert {path.name for path in folder.iterdir()} == WITH_POSE
     assert run.out.splitlines() == [
         "REGISTERED   rotation 90.0 deg   translation 0.5 m   overlap 47 %   residual 1.8 cm",
-        "files: scan_b__to__scan_a/   open report.html to look around",
+        "files: scan_b__to__scan_a/   to look around: open report.html, or rotaware view scan_b__to__scan_a",
     ]
     lines = run.error_lines
     assert lines[0].startswith("source  scan_b.ply   60 pts   ") and lines[1].startswith("target  scan_a.ply   60 pts")
@@ -71,9 +71,9 @@ def test_result_json(cli: Any, engine: Any, scans: Scans, tmp_path: Path) -> Non
     cli(["register", "scan_b.ply", "scan_a.ply", "-o", "out"])
     result = _strict((tmp_path / "out" / "result.json").read_text())
     assert set(result) == {
-        "schema_version", "status", "transform", "confidence", "reason", "checks", "metrics", "alternatives",
-        "symmetry", "inputs", "parameters", "voxel", "scale", "engine", "why", "refine", "seed", "warnings", "tool",
-        "timings",
+        "schema_version", "status", "transform", "confidence", "reason", "checks", "evidence", "metrics",
+        "alternatives", "symmetry", "inputs", "parameters", "voxel", "scale", "engine", "why", "refine", "seed",
+        "warnings", "tool", "timings",
     }  # fmt: skip
     assert result["schema_version"] == 1 and result["status"] == "registered"
     transform = result["transform"]

@@ -202,21 +202,6 @@ def test_the_log_is_cut_at_the_checkpoint(parts: SimpleNamespace, tmp_path: Path
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_a_file_is_whole_or_as_it_was(parts: SimpleNamespace, tmp_path: Path) -> None:
-    path = tmp_path / "state"
-    path.write_text("old")
-
-    def interrupted(unfinished: Path) -> None:
-        unfinished.write_text("ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        parts.train.write_whole(path, interrupted)
-    assert path.read_text() == "old"
-    parts.train.write_whole(path, lambda unfinished: unfinished.write_text("new"))
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-
-
 def test_learning_rates(parts: SimpleNamespace) -> None:
     def rates(steps: list[int], **changes: Any) -> list[float]:
         options = parts.recipe.Options(steps=1000, learning_rate=1.0, final_learning_rate=0.1, **changes)

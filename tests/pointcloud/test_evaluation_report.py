@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from rotaware.datasets.benchmark_pairs import BenchmarkPair
-from rotaware.pointcloud.evaluation_records import Record, read_record, write_record, write_whole
+from rotaware.pointcloud.evaluation_records import Record, read_record, write_record
 from rotaware.pointcloud.evaluation_report import Table, latex_escaped, scene_tables, summary_tables, write_report
 from rotaware.pointcloud.evaluation_summary import summarise
 
@@ -129,19 +128,6 @@ def test_markdown_and_latex_hold_any_text() -> None:
     row = r"a\textbar{}b & 1 \& 2 \$\textasciicircum{}\textasciitilde{}\#\{\}\textbackslash{} \\"
     assert latex.splitlines()[latex.splitlines().index(r"\midrule") + 1] == row
     assert latex_escaped("<5") == r"\textless{}5"
-
-
-def test_files_are_whole_or_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "a" / "report.md"
-    write_whole(file, "before")
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(file, "after")
-    assert file.read_text() == "before" and list(file.parent.iterdir()) == [file]
 
 
 def test_records_survive_their_file_to_the_last_bit(tmp_path: Path) -> None:

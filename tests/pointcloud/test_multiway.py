@@ -200,7 +200,7 @@ def test_a_wrong_pair_is_named_and_a_weak_one_comes_in(engine: Start, monkeypatc
             # Registered with the rows of another place: upside down.
             return registration(PointCloud(source.points @ np.diag([1.0, -1.0, -1.0])), target, confidence=0.9)
         if ends == {2, 3}:
-            check = Check("certainty", 1.0, 2.6, False, "")
+            check = Check("confidence", 0.5, 0.8, False, "")
             return registration(source, target, status="not_registered", confidence=0.4, checks=(check,))
         return registration(source, target)
 

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from rotaware.pointcloud.calibration import TERMS, calibration, confidence_of, evidence_of
+from rotaware.pointcloud.canonical import OCCUPIED_VOXELS
 from rotaware.pointcloud.estimators import Matches
 from rotaware.pointcloud.search import Candidate, Putative
-from rotaware.pointcloud.verdict import THRESHOLDS, Verdict, certainty_for, confidence_of, judge, normalised, rivals
+from rotaware.pointcloud.verdict import THRESHOLDS, Verdict, judge, rivals
 from rotaware.pointcloud.verify import Evidence, Observability
 
 CENTRE = np.array([5.0, 0.0, 0.0])
-NO_MATCHES = Putative(
-    Matches(*(np.zeros((0, 3)) for _ in range(4)), np.zeros(0)),
-    np.zeros(0, dtype=np.int64),
-    np.zeros(0, dtype=np.int64),
-    turned=False,
-)
+MATCHES = 400
+ENOUGH, WEAK = 300.0, 1.0
 
 
 def pose(degrees: float = 0.0, shift: float = 0.0) -> np.ndarray:
@@ -38,13 +36,21 @@ def candidate(
     overlap: float = 0.4,
     coherence: float = 1.0,
     conflicts: int = 0,
+    engine: str = "classic",
 ) -> Candidate:
-    """A pose that so many places agree on, each with one match unless `support` tells otherwise."""
+    """A pose that so many places agree on, each with one match, out of `MATCHES`; `support` as given, or as many."""
     matched = np.arange(1000) < overlap * 1000
     near = round(2 * matched.sum() / coherence)
     evidence = Evidence(matched, matched, np.zeros(1000, dtype=np.int64), near, conflicts)
-    support = places if support is None else support
-    return Candidate(pose() if at is None else at, support, places, evidence, NO_MATCHES)
+    at = pose() if at is None else at
+    source = 10.0 * np.stack(np.unravel_index(np.arange(MATCHES), (8, 8, 8)), axis=1)
+    target = source @ at[:3, :3].T + at[:3, 3]
+    target[round(places) :] += 50.0
+    normals = np.tile([0.0, 0.0, 1.0], (MATCHES, 1))
+    rows = np.arange(MATCHES)
+    matches = Matches(source, target, normals, normals, np.ones(MATCHES))
+    putative = Putative(matches, rows, rows, turned=False, counts={engine: MATCHES})
+    return Candidate(at, places if support is None else support, places, evidence, putative)
 
 
 def firm(free: int = 0) -> Observability:
@@ -55,31 +61,62 @@ def verdict(*candidates: Candidate, free: int = 0, accept: str = "balanced") -> 
     return judge(list(candidates), firm(free), CENTRE, accept)  # type: ignore[arg-type]
 
 
-ENOUGH = 2.0 * certainty_for(THRESHOLDS["strict"])
+def confidence(found: Candidate, keypoints: int = OCCUPIED_VOXELS) -> float:
+    return confidence_of(evidence_of(found, firm(), 0.0, keypoints))
 
 
-def test_confidence_rises_from_zero_to_one() -> None:
-    confidences = [confidence_of(certainty) for certainty in np.geomspace(1e-3, 1e4, 200)]
-    assert (np.diff(confidences) >= 0).all()
-    assert confidences[0] < 0.01
-    assert confidences[-1] > 0.99
-    assert 0.0 <= confidence_of(0.0) < 0.01
-
-
-@pytest.mark.parametrize("confidence", [0.05, 0.5, 0.8, 0.95])
-def test_certainty_for_is_the_inverse_of_confidence(confidence: float) -> None:
-    assert confidence_of(certainty_for(confidence)) == pytest.approx(confidence)
-
-
-def test_stricter_needs_more() -> None:
-    assert (
-        certainty_for(THRESHOLDS["strict"]) > certainty_for(THRESHOLDS["balanced"]) > certainty_for(THRESHOLDS["loose"])
+def test_evidence_is_what_it_says() -> None:
+    found = evidence_of(candidate(100.0, overlap=0.3, coherence=0.8, conflicts=60), firm(), 0.25, 4 * OCCUPIED_VOXELS)
+    assert found == pytest.approx(
+        {
+            "classic_places": 100.0 / 2.0,
+            "classic_share": 0.25,
+            "overlap": 0.3,
+            "coherence": 0.8,
+            "agreement": 0.5,
+            "hold": 0.1,
+            "rival": 0.25,
+        },
+        rel=1e-6,
     )
+    assert evidence_of(candidate(0.0, overlap=0.0), None, 0.0, 1)["hold"] == 0.0
+
+
+def test_each_engine_is_counted_apart() -> None:
+    classic, network = candidate(100.0), candidate(20.0, engine="network")
+    both = [
+        getattr(classic.putative.matches, name) for name in ("source", "target", "source_normals", "target_normals")
+    ]
+    others = [
+        getattr(network.putative.matches, name) for name in ("source", "target", "source_normals", "target_normals")
+    ]
+    matches = Matches(*map(np.concatenate, zip(both, others, strict=True)), np.ones(2 * MATCHES))
+    rows = np.arange(2 * MATCHES)
+    putative = Putative(matches, rows, rows, turned=False, counts={"classic": MATCHES, "network": MATCHES})
+    found = evidence_of(replace(classic, putative=putative), firm(), 0.0, OCCUPIED_VOXELS)
+    assert (found["classic_share"], found["network_share"]) == (0.25, 0.05)
+    assert (found["classic_places"], found["network_places"]) == pytest.approx((100.0, 20.0))
+
+
+@pytest.mark.parametrize("engines", ["classic", "network", "classic+network"])
+def test_more_evidence_never_lowers_the_confidence(engines: str) -> None:
+    largest = {"places": 40.0, "share": 1.0, "overlap": 1.0, "coherence": 1.0, "agreement": 1.0}
+    names = [f"{engine}_{what}" for engine in engines.split("+") for what in ("places", "share")]
+    names += ["overlap", "coherence", "agreement"]
+    assert set(calibration()[engines]["weights"]) <= set(names) <= set(TERMS)
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        evidence = {name: generator.uniform() * largest[name.split("_")[-1]] for name in names}
+        for name in names:
+            more = evidence | {name: evidence[name] + 0.3 * largest[name.split("_")[-1]]}
+            assert confidence_of(more) >= confidence_of(evidence)
+    assert confidence_of({name: largest[name.split("_")[-1]] for name in names}) > 0.99
+    assert confidence_of(dict.fromkeys(names, 0.0)) < 0.01
 
 
 def test_more_evidence_never_withdraws_a_verdict() -> None:
     for accept in THRESHOLDS:
-        words = [verdict(candidate(places), accept=accept).status for places in np.geomspace(0.1, 10 * ENOUGH, 60)]
+        words = [verdict(candidate(places), accept=accept).status for places in np.arange(0.0, MATCHES, 4)]
         switch = words.index("registered")
         assert switch > 0
         assert set(words[:switch]) == {"not_registered"}
@@ -88,8 +125,11 @@ def test_more_evidence_never_withdraws_a_verdict() -> None:
 
 def test_what_strict_accepts_balanced_and_loose_accept_too() -> None:
     accepted = []
-    for places in np.geomspace(0.1, 10 * ENOUGH, 60):
-        words = [verdict(candidate(places), accept=accept).status for accept in ("strict", "balanced", "loose")]
+    for places in np.arange(0.0, 60.0):
+        words = [
+            verdict(candidate(places, coherence=0.7), accept=accept).status
+            for accept in ("strict", "balanced", "loose")
+        ]
         row = [word == "registered" for word in words]
         assert row == sorted(row)
         accepted.append(sum(row))
@@ -101,17 +141,17 @@ def test_registered_passes_all_checks() -> None:
     found = verdict(candidate(ENOUGH))
     assert found.status == "registered"
     assert found.confidence > THRESHOLDS["strict"]
-    assert [check.name for check in found.checks] == ["certainty", "free_space", "observability", "runner_up"]
+    assert [check.name for check in found.checks] == ["confidence", "free_space", "observability", "runner_up"]
     assert all(check.passed for check in found.checks)
-    assert found.runner_up == 0.0
+    assert found.evidence["rival"] == 0.0
     assert found.symmetry is None
 
 
 def test_weak_pose_is_refused_with_the_check_that_failed() -> None:
-    found = verdict(candidate(0.1 * certainty_for(THRESHOLDS["loose"])))
+    found = verdict(candidate(WEAK))
     assert found.status == "not_registered"
     failed = [check for check in found.checks if not check.passed]
-    assert [check.name for check in failed] == ["certainty"]
+    assert [check.name for check in failed] == ["confidence"]
     assert "correspondences" in failed[0].meaning
     assert "correspondences" in found.reason
 
@@ -128,7 +168,7 @@ def test_free_motion_makes_it_ambiguous() -> None:
     found = verdict(candidate(ENOUGH), free=1)
     assert found.status == "ambiguous"
     assert [check.name for check in found.checks if not check.passed] == ["observability"]
-    assert verdict(candidate(0.1), free=1).status == "not_registered"
+    assert verdict(candidate(WEAK), free=1).status == "not_registered"
 
 
 def test_no_overlap_is_refused() -> None:
@@ -140,7 +180,7 @@ def test_equal_rival_makes_it_ambiguous_and_is_counted() -> None:
     twins = [candidate(ENOUGH), candidate(0.99 * ENOUGH, at=pose(180)), candidate(0.98 * ENOUGH, at=pose(90))]
     found = verdict(*twins)
     assert found.status == "ambiguous"
-    assert found.runner_up == pytest.approx(0.99, abs=0.02)
+    assert found.evidence["rival"] == pytest.approx(0.99, abs=0.02)
     assert found.symmetry == "3 equivalent poses"
     assert "3 poses" in found.reason
 
@@ -148,7 +188,7 @@ def test_equal_rival_makes_it_ambiguous_and_is_counted() -> None:
 def test_weaker_rival_is_only_reported() -> None:
     found = verdict(candidate(ENOUGH), candidate(0.2 * ENOUGH, at=pose(90), overlap=0.05))
     assert found.status == "registered"
-    assert 0.1 < found.runner_up < 0.5
+    assert 0.1 < found.evidence["rival"] < 0.5
 
 
 def test_neighbor_is_no_rival() -> None:
@@ -169,23 +209,10 @@ def test_featureless_shapes_that_lie_on_each_other_are_ambiguous() -> None:
     assert verdict(candidate(0.0, overlap=0.95, conflicts=5000), free=3).status == "not_registered"
 
 
-def test_two_looks_are_surer_than_one() -> None:
-    weak = candidate(certainty_for(0.7))
-    alone, confirmed = (judge([weak], firm(), CENTRE, "balanced", earlier=earlier) for earlier in (0.0, 0.7))
-    assert (alone.status, confirmed.status) == ("not_registered", "registered")
-    assert alone.confidence < confirmed.confidence < 1.0
-    assert all(check.passed for check in confirmed.checks)
-
-
 def test_more_points_need_more_places() -> None:
     # Chance agreements grow with the number of points.
-    found = [
-        judge([candidate(25.0)], firm(), CENTRE, "balanced", keypoints=count) for count in (100, 6000, 12_000, 24_000)
-    ]
-    values, confidences = ([each.checks[0].value for each in found], [each.confidence for each in found])
-    assert confidences[0] == confidences[1] > confidences[2] > confidences[3]
-    np.testing.assert_allclose(values, 25.0 / np.array([1.0, 1.0, 2.0, 4.0]) ** 0.5, rtol=1e-6)
-    assert [normalised(25.0, count) for count in (100, 24_000)] == [25.0, 12.5]
+    found = [confidence(candidate(40.0), count) for count in (100, 6000, 12_000, 24_000)]
+    assert found[0] == found[1] > found[2] > found[3]
 
 
 def test_certainty_is_what_it_says() -> None:
@@ -197,18 +224,22 @@ def test_certainty_is_what_it_says() -> None:
     assert candidate(7.0, conflicts=80).certainty == pytest.approx(7.0 / 2)
 
 
-def test_many_matches_at_one_place_make_nothing_surer() -> None:
-    weak = certainty_for(0.9 * THRESHOLDS["loose"])
-    few, many = (verdict(candidate(weak, support=support), accept="loose") for support in (weak, 1000.0 * weak))
-    assert few.confidence == many.confidence < THRESHOLDS["loose"]
-    assert few.status == many.status == "not_registered"
+def test_many_matches_at_one_place_are_one_place() -> None:
+    apart, together = candidate(100.0), candidate(100.0)
+    matches = together.putative.matches
+    agreeing = np.where(np.arange(MATCHES) < 100, 0, np.arange(MATCHES))
+    heap = replace(matches, source=matches.source[agreeing], target=matches.target[agreeing])
+    together = replace(together, putative=replace(together.putative, matches=heap))
+    found = [evidence_of(each, firm(), 0.0, OCCUPIED_VOXELS) for each in (apart, together)]
+    assert [each["classic_places"] for each in found] == pytest.approx([100.0, 1.0])
+    assert confidence_of(found[0]) > confidence_of(found[1])
 
 
 def test_surfaces_that_cross_instead_of_coincide_are_refused() -> None:
-    found = [verdict(candidate(ENOUGH, coherence=coherence)) for coherence in (1.0, 0.7, 0.5, 0.2)]
+    found = [verdict(candidate(12.0, coherence=coherence)) for coherence in (1.0, 0.7, 0.5, 0.2)]
     assert (np.diff([each.confidence for each in found]) < 0).all()
     assert (found[0].status, found[-1].status) == ("registered", "not_registered")
-    assert [check.name for check in found[-1].checks if not check.passed] == ["certainty"]
+    assert [check.name for check in found[-1].checks if not check.passed] == ["confidence"]
 
 
 def test_rivals_are_compared_by_certainty_and_surfaces() -> None:
@@ -218,12 +249,12 @@ def test_rivals_are_compared_by_certainty_and_surfaces() -> None:
     crossing = candidate(ENOUGH, coherence=0.5, at=turned)
     narrow = candidate(ENOUGH, overlap=0.1, at=turned)
     for other, share in ((clustered, 0.1), (crossing, 0.25), (narrow, 0.25)):
-        assert verdict(best, other).runner_up == pytest.approx(share, abs=0.01)
+        assert verdict(best, other).evidence["rival"] == pytest.approx(share, abs=0.01)
         assert verdict(best, other).status == "registered"
     # Many places decide even if each has but one match.
     scattered = candidate(0.9 * ENOUGH, at=turned)
     many = candidate(ENOUGH, support=5.0 * ENOUGH)
-    assert verdict(many, scattered).runner_up == pytest.approx(0.9, abs=0.01)
+    assert verdict(many, scattered).evidence["rival"] == pytest.approx(0.9, abs=0.01)
     assert verdict(many, scattered).status == "ambiguous"
 
 
@@ -240,7 +271,7 @@ def test_rank_follows_certainty_then_matches_then_surfaces() -> None:
 
 
 def test_word_and_checks_agree() -> None:
-    for places in np.geomspace(0.1, 10 * ENOUGH, 40):
+    for places in np.arange(0.0, MATCHES, 10):
         for conflicts in (0, 30, 300):
             for free in (0, 1):
                 found = verdict(candidate(places, conflicts=conflicts), free=free)

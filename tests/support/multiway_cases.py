@@ -40,6 +40,7 @@ def registration(source: PointCloud, target: PointCloud, **changes: Any) -> Regi
         "confidence": 0.99,
         "reason": "all checks passed",
         "checks": (),
+        "evidence": {},
         "metrics": metrics,
         "alternatives": (),
         "symmetry": None,

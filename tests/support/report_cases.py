@@ -68,6 +68,7 @@ def case(
         confidence=0.93,
         reason="all checks passed",
         checks=(Check("overlap", 0.9, 0.2, True, "share <b>near</b>"), Check("spread", 0.1, 0.3, False, "wide enough")),
+        evidence={"overlap": 0.9},
         metrics=Metrics(0.91, 0.92, 0.5, 100, 0.012, 0.03, 0.8, 0.4, None, np.eye(6) * 1e-6, None, ("shift along x",)),
         alternatives=(Hypothesis(pose, 0.9), Hypothesis(other, 0.3)),
         symmetry=None,

@@ -1,0 +1,204 @@
+"""Overlaps of quads, compiled: exact, float64, one thread per piece of rows, nothing held but the result."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from . import compile_cache as _compile_cache  # noqa: F401  before the first function that numba caches
+from .threads import run_in_pieces
+
+# Corners that clipping a quad by a quad can lead to.
+_MOST = 8
+# As `polygons.EMPTY`.
+_EMPTY = 1e-14
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _signed_area(polygon: np.ndarray, count: int) -> float:
+    """About the first corner."""
+    x0, y0 = polygon[0, 0], polygon[0, 1]
+    total = 0.0
+    for k in range(1, count - 1):
+        ax, ay = polygon[k, 0] - x0, polygon[k, 1] - y0
+        bx, by = polygon[k + 1, 0] - x0, polygon[k + 1, 1] - y0
+        total += ax * by - bx * ay
+    return 0.5 * total
+
+
+@njit(cache=True, nogil=True)
+def _common_area(
+    a: np.ndarray, size_a: int, b: np.ndarray, size_b: int, buffer: np.ndarray, other: np.ndarray
+) -> float:
+    """Of convex polygons with positive areas: `a` clipped by every edge of `b`."""
+    count = size_a
+    for k in range(size_a):
+        buffer[k, 0], buffer[k, 1] = a[k, 0], a[k, 1]
+    for k in range(size_b):
+        sx, sy = b[k, 0], b[k, 1]
+        following = k + 1 if k + 1 < size_b else 0
+        ex, ey = b[following, 0] - sx, b[following, 1] - sy
+        new = 0
+        px, py = buffer[count - 1, 0], buffer[count - 1, 1]
+        behind = ex * (py - sy) - ey * (px - sx)
+        for i in range(count):
+            qx, qy = buffer[i, 0], buffer[i, 1]
+            depth = ex * (qy - sy) - ey * (qx - sx)
+            if (depth >= 0.0) != (behind >= 0.0):
+                share = behind / (behind - depth)
+                other[new, 0], other[new, 1] = px + share * (qx - px), py + share * (qy - py)
+                new += 1
+            if depth >= 0.0:
+                other[new, 0], other[new, 1] = qx, qy
+                new += 1
+            px, py, behind = qx, qy, depth
+        if new < 3:
+            return 0.0
+        buffer, other = other, buffer
+        count = new
+    return max(0.0, _signed_area(buffer, count))
+
+
+@njit(cache=True, nogil=True)
+def _is_convex(quad: np.ndarray) -> bool:
+    """For a quad with positive area."""
+    for k in range(4):
+        a, b, c = quad[k], quad[(k + 1) & 3], quad[(k + 2) & 3]
+        if (b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]) < 0.0:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _common_of_quads(a: np.ndarray, b: np.ndarray, convex: bool, work: np.ndarray) -> float:
+    """Of quads with positive areas; (6, 10, 2) to work in."""
+    buffer, other = work[0], work[1]
+    if convex:
+        return _common_area(a, 4, b, 4, buffer, other)
+    first, second = work[2], work[3]
+    total = 0.0
+    for s in range(1, 3):
+        sign = _triangle(a, s, first)
+        for t in range(1, 3):
+            total += sign * _triangle(b, t, second) * _common_area(first, 3, second, 3, buffer, other)
+    return max(0.0, total)
+
+
+@njit(cache=True, nogil=True)
+def _triangle(quad: np.ndarray, k: int, out: np.ndarray) -> float:
+    """Corners 0, k, k + 1 in the order that gives a positive area, and the sign of the area as they were."""
+    for axis in range(2):
+        out[0, axis], out[1, axis], out[2, axis] = quad[0, axis], quad[k, axis], quad[k + 1, axis]
+    area = _signed_area(out, 3)
+    if area < 0.0:
+        for axis in range(2):
+            out[1, axis], out[2, axis] = out[2, axis], out[1, axis]
+        return -1.0
+    return 1.0
+
+
+@njit(cache=True, nogil=True)
+def prepared(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of (N, 4, 2): corners in positive order, (N, 4) hulls, (N,) areas, (N,) convex; NaN makes an area 0."""
+    n = len(quads)
+    ordered, hulls = np.empty((n, 4, 2)), np.empty((n, 4))
+    areas, convex = np.empty(n), np.empty(n, np.bool_)
+    for i in range(n):
+        area = _signed_area(quads[i], 4)
+        for k in range(4):
+            source = k if area >= 0.0 else 3 - k
+            ordered[i, k, 0], ordered[i, k, 1] = quads[i, source, 0], quads[i, source, 1]
+        hulls[i, 0], hulls[i, 1] = quads[i, :, 0].min(), quads[i, :, 1].min()
+        hulls[i, 2], hulls[i, 3] = quads[i, :, 0].max(), quads[i, :, 1].max()
+        areas[i] = abs(area) if np.isfinite(area) else 0.0
+        convex[i] = _is_convex(ordered[i])
+    return ordered, hulls, areas, convex
+
+
+@njit(cache=True, nogil=True)
+def _overlap(  # type: ignore[no-untyped-def]
+    quad_a, area_a, convex_a, quad_b, area_b, convex_b, of_first, work
+):
+    """Of one pair of quads with positive areas; (6, 10, 2) to work in."""
+    if area_a <= _EMPTY or area_b <= _EMPTY:
+        return 0.0
+    # About a point between the two, so that far from the origin no digit is lost.
+    x = 0.25 * (quad_a[0, 0] + quad_a[2, 0] + quad_b[0, 0] + quad_b[2, 0])
+    y = 0.25 * (quad_a[0, 1] + quad_a[2, 1] + quad_b[0, 1] + quad_b[2, 1])
+    first, second = work[4], work[5]
+    for k in range(4):
+        first[k, 0], first[k, 1] = quad_a[k, 0] - x, quad_a[k, 1] - y
+        second[k, 0], second[k, 1] = quad_b[k, 0] - x, quad_b[k, 1] - y
+    common = _common_of_quads(first, second, convex_a and convex_b, work)
+    whole = area_a if of_first else area_a + area_b - common
+    return min(1.0, common / whole) if np.isfinite(whole) and whole > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _fill(a, b, of_first, found, start, stop):  # type: ignore[no-untyped-def]
+    quads_a, hulls_a, areas_a, convex_a = a
+    quads_b, hulls_b, areas_b, convex_b = b
+    work = np.empty((6, _MOST + 2, 2))
+    for i in range(start, stop):
+        left, top, right, bottom = hulls_a[i, 0], hulls_a[i, 1], hulls_a[i, 2], hulls_a[i, 3]
+        for j in range(found.shape[1]):
+            found[i, j] = 0.0
+            if left < hulls_b[j, 2] and hulls_b[j, 0] < right and top < hulls_b[j, 3] and hulls_b[j, 1] < bottom:
+                found[i, j] = _overlap(
+                    quads_a[i], areas_a[i], convex_a[i], quads_b[j], areas_b[j], convex_b[j], of_first, work
+                )
+
+
+@njit(cache=True, nogil=True)
+def _fill_aligned(a, b, of_first, found, start, stop):  # type: ignore[no-untyped-def]
+    quads_a, _, areas_a, convex_a = a
+    quads_b, _, areas_b, convex_b = b
+    work = np.empty((6, _MOST + 2, 2))
+    for i in range(start, stop):
+        found[i] = _overlap(quads_a[i], areas_a[i], convex_a[i], quads_b[i], areas_b[i], convex_b[i], of_first, work)
+
+
+def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: bool) -> np.ndarray:
+    """(N, M), or (N,) if `aligned`, of (N, 4, 2) and (M, 4, 2) float64."""
+    first, second = prepared(a), prepared(b)
+    if aligned:
+        found = np.empty(len(a))
+        run_in_pieces(
+            lambda start, stop: _fill_aligned(first, second, of_first, found, start, stop), len(a), smallest=2000
+        )
+        return found
+    found = np.empty((len(a), len(b)))
+    smallest = max(1, 20_000 // max(1, len(b)))
+    run_in_pieces(lambda start, stop: _fill(first, second, of_first, found, start, stop), len(a), smallest=smallest)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def greedy_nms(quads: np.ndarray, labels: np.ndarray, threshold: float, most: int) -> np.ndarray:
+    """Rows that are kept of quads (N, 4, 2) in the order of their scores; those of another label do not suppress."""
+    n = len(quads)
+    ordered, hulls, areas, convex = prepared(quads)
+    gone = np.zeros(n, np.bool_)
+    kept = np.empty(n, np.int64)
+    count = 0
+    work = np.empty((6, _MOST + 2, 2))
+    for i in range(n):
+        if gone[i]:
+            continue
+        kept[count] = i
+        count += 1
+        if count == most:
+            break
+        left, top, right, bottom = hulls[i, 0], hulls[i, 1], hulls[i, 2], hulls[i, 3]
+        for j in range(i + 1, n):
+            if (
+                not gone[j]
+                and labels[i] == labels[j]
+                and left < hulls[j, 2]
+                and hulls[j, 0] < right
+                and top < hulls[j, 3]
+                and hulls[j, 1] < bottom
+            ):
+                shared = _overlap(ordered[i], areas[i], convex[i], ordered[j], areas[j], convex[j], False, work)
+                gone[j] = shared > threshold
+    return kept[:count]
