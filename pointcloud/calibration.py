@@ -23,22 +23,24 @@ from .verify import Observability
 CALIBRATION = Path(__file__).parent / "weights" / "verdict" / "calibration.json"
 
 
-def _share(value: float) -> float:
-    """Below one in fifty it is chance, whatever the number."""
+# Of places and of overlap: below, their ratio is noise.
+_FEW, _NARROW = 0.2, 0.03
+
+
+def _ratio(value: float) -> float:
     return math.log(value + 0.02)
 
 
-# What each number says on the scale of log-odds, up to its weight. More never lowers the confidence: each of these
-# rises, and the weights are not negative. How firmly surfaces hold a pose and whether it has rivals is not among them:
-# such a pose is not less likely but ambiguous, and the verdict says so.
+# What each number says on the scale of log-odds, up to its weight: all of these rise, and no weight is negative. How
+# firmly surfaces hold a pose and whether it has rivals is not among them: such a pose is not less likely but ambiguous,
+# and the verdict says so.
 TERMS: Mapping[str, Callable[[float], float]] = {
-    "classic_places": lambda value: math.log1p(value),
-    "classic_share": _share,
-    "network_places": lambda value: math.log1p(value),
-    "network_share": _share,
-    "overlap": _share,
-    "coherence": _share,
-    "agreement": _share,
+    "classic_places": math.log1p,
+    "classic_density": _ratio,
+    "network_places": math.log1p,
+    "network_density": _ratio,
+    "coherence": _ratio,
+    "agreement": _ratio,
 }
 
 
@@ -52,17 +54,21 @@ def evidence_of(best: Candidate, firmness: Observability | None, rival: float, k
         keypoints: of the larger view: more of them raise chance agreement too.
     Returns:
         `<engine>_places`: places whose correspondences agree on the pose, weighted, as with the usual number of
-        keypoints; `<engine>_share`: share of the engine's correspondences that agree; `overlap` of the view that has
-        less, `coherence` and `agreement` of `verify.Evidence`; `hold`: `Observability.strength`; `rival`.
+        keypoints. `<engine>_density`: the same for an overlap of 1: wide surfaces that meet where few places look alike
+        speak against a pose. `<engine>_share`: share of the engine's correspondences that agree. `overlap` of the view
+        that has less; `coherence` and `agreement` of `verify.Evidence`; `hold`: `Observability.strength`; `rival`.
     """
     chance = max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
+    surfaces = best.evidence
+    overlap = min(surfaces.overlap_source, surfaces.overlap_target)
     found = {}
     for engine, matches in best.putative.by_engine().items():
-        found[f"{engine}_places"] = places(matches, best.pose) / chance
+        count = places(matches, best.pose) / chance
+        found[f"{engine}_places"] = count
+        found[f"{engine}_density"] = (count + _FEW) / (overlap + _NARROW)
         found[f"{engine}_share"] = _agreeing(matches, best.pose)
-    surfaces = best.evidence
     return found | {
-        "overlap": min(surfaces.overlap_source, surfaces.overlap_target),
+        "overlap": overlap,
         "coherence": surfaces.coherence,
         "agreement": surfaces.agreement,
         "hold": firmness.strength if firmness is not None else 0.0,
@@ -95,7 +101,7 @@ def confidence_with(model: Mapping[str, Any], evidence: Mapping[str, float]) -> 
 
 def model_name(evidence: Mapping[str, float]) -> str:
     """The engines that an evidence is from."""
-    return "+".join(engine for engine in ("classic", "network") if f"{engine}_share" in evidence)
+    return "+".join(engine for engine in ("classic", "network") if f"{engine}_places" in evidence)
 
 
 @cache

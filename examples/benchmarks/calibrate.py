@@ -11,7 +11,7 @@ evaluations of generated rooms with pairs that do not overlap:
     done
     python examples/benchmarks/calibrate.py --fit evaluations/fit --check evaluations/check --output calibration.json
 
-A logistic model for each set of engines, with weights that are not negative: more evidence never lowers the
+A logistic model for each set of engines, with weights that are not negative: more matches never lower the
 confidence. A pose is right within 15 degrees and 0.30 m; of scans of different rooms none is. The file belongs in
 `pointcloud/weights/verdict/`; its curves and shares are those of the evaluations that were not fitted.
 """

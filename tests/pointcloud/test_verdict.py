@@ -70,6 +70,7 @@ def test_evidence_is_what_it_says() -> None:
     assert found == pytest.approx(
         {
             "classic_places": 100.0 / 2.0,
+            "classic_density": (50.0 + 0.2) / (0.3 + 0.03),
             "classic_share": 0.25,
             "overlap": 0.3,
             "coherence": 0.8,
@@ -100,9 +101,9 @@ def test_each_engine_is_counted_apart() -> None:
 
 @pytest.mark.parametrize("engines", ["classic", "network", "classic+network"])
 def test_more_evidence_never_lowers_the_confidence(engines: str) -> None:
-    largest = {"places": 40.0, "share": 1.0, "overlap": 1.0, "coherence": 1.0, "agreement": 1.0}
-    names = [f"{engine}_{what}" for engine in engines.split("+") for what in ("places", "share")]
-    names += ["overlap", "coherence", "agreement"]
+    largest = {"places": 40.0, "density": 100.0, "coherence": 1.0, "agreement": 1.0}
+    names = [f"{engine}_{what}" for engine in engines.split("+") for what in ("places", "density")]
+    names += ["coherence", "agreement"]
     assert set(calibration()[engines]["weights"]) <= set(names) <= set(TERMS)
     generator = np.random.default_rng(0)
     for _ in range(50):
@@ -112,6 +113,11 @@ def test_more_evidence_never_lowers_the_confidence(engines: str) -> None:
             assert confidence_of(more) >= confidence_of(evidence)
     assert confidence_of({name: largest[name.split("_")[-1]] for name in names}) > 0.99
     assert confidence_of(dict.fromkeys(names, 0.0)) < 0.01
+
+
+def test_wide_overlap_with_few_matches_speaks_against_a_pose() -> None:
+    found = [confidence(candidate(6.0, overlap=overlap, coherence=0.8)) for overlap in (0.1, 0.3, 0.9)]
+    assert found[0] > found[1] > found[2]
 
 
 def test_more_evidence_never_withdraws_a_verdict() -> None:

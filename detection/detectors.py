@@ -1,0 +1,224 @@
+"""Rotated object detectors: Rotated RetinaNet, Rotated Faster R-CNN and Oriented R-CNN, plain or with ARC backbones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rotaware.geo.checks import require_choice, require_shape
+
+from .anchors import RETINA_ANCHORS, RPN_ANCHORS, Anchors
+from .box_coders import HullCoder, MidpointCoder
+from .fpn import FPN
+from .resnet import ResNet, ResNetConfig
+from .retina_head import RetinaHead, RetinaHeadOptions
+from .roi_head import RoIHead, RoIHeadOptions
+from .rpn import RPN, RPNOptions, Sizes
+from .structures import Detections, Targets
+
+Kind = Literal["oriented_rcnn", "rotated_faster_rcnn", "rotated_retinanet"]
+# Mean and standard deviation of ImageNet, RGB.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Edges of images are padded to multiples of this, so that all levels fit.
+MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector; the defaults are those published for DOTA.
+
+    Args:
+        kind: which one.
+        classes: names, in the order of the labels.
+        backbone: see `ResNetConfig`.
+        channels: of the pyramid.
+        anchor_scale: edge of the smallest square anchor, in strides; None as published, 8 for the two-stage ones and 4
+            for RetinaNet.
+        rpn, roi_head, retina_head: settings of the parts; those that a kind does not have are of no effect.
+    """
+
+    kind: Kind
+    classes: tuple[str, ...]
+    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    channels: int = 256
+    anchor_scale: float | None = None
+    rpn: RPNOptions = field(default_factory=RPNOptions)
+    roi_head: RoIHeadOptions = field(default_factory=RoIHeadOptions)
+    retina_head: RetinaHeadOptions = field(default_factory=RetinaHeadOptions)
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, get_args(Kind))
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes: expected names that differ, got {self.classes}")
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """From plain data, as `to_dict` gives it; what is left out keeps its default.
+
+        Raises:
+            ValueError: a key that is not known, with those that are.
+        """
+        return _from_dict(cls, given, "config")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+_PARTS = {"backbone": ResNetConfig, "rpn": RPNOptions, "roi_head": RoIHeadOptions, "retina_head": RetinaHeadOptions}
+
+
+def _from_dict(cls: Any, given: Mapping[str, Any], where: str) -> Any:
+    assert is_dataclass(cls)
+    known = {each.name for each in fields(cls)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f"{where}: expected keys among {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    values = {}
+    for name, value in given.items():
+        if cls is DetectorConfig and name in _PARTS:
+            value = _from_dict(_PARTS[name], value, f"{where}.{name}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+class Detector(nn.Module):
+    """What all detectors share: backbone, pyramid, normalisation, and what they are asked for.
+
+    Images are (B, 3, H, W), RGB in [0, 255], of any dtype; `sizes` are the (height, width) of those that were padded to
+    fit a batch.
+    """
+
+    def __init__(self, config: DetectorConfig, extra: Literal["pool", "convolution"]) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = ResNet(config.backbone)
+        self.fpn = FPN(self.backbone.channels, config.channels, extra=extra)
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the labels."""
+        return self.config.classes
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The pyramid."""
+        require_shape("images", images, "B", 3, "H", "W")
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        height, width = images.shape[2:]
+        x = functional.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        return self.fpn(self.backbone(x))
+
+    def losses(
+        self,
+        images: Tensor,
+        targets: Sequence[Targets],
+        *,
+        generator: torch.Generator,
+        sizes: Sizes | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses by name, to be added up.
+
+        Args:
+            images: (B, 3, H, W).
+            targets: one per image; boxes without area or with a number that is not finite are left out.
+            generator: on the CPU, for what is drawn.
+            sizes: of the images before they were padded; None, if they were not.
+        """
+        if len(targets) != len(images):
+            raise ValueError(f"targets: expected one per image, {len(images)}, got {len(targets)}")
+        sizes = [tuple(images.shape[2:])] * len(images) if sizes is None else sizes  # type: ignore[list-item]
+        usable = [each.usable() for each in targets]
+        for each in usable:
+            if len(each.labels) and not 0 <= int(each.labels.min()) <= int(each.labels.max()) < len(self.classes):
+                raise ValueError(f"labels: expected 0 to {len(self.classes) - 1}, got {each.labels.unique().tolist()}")
+        return self._losses(self.levels(images), usable, sizes, generator)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Detections]:
+        """What is found in each image; call it in evaluation mode."""
+        return self._detections(self.levels(images))
+
+    @abstractmethod
+    def _losses(
+        self, levels: list[Tensor], targets: list[Targets], sizes: Sizes, generator: torch.Generator
+    ) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def _detections(self, levels: list[Tensor]) -> list[Detections]: ...
+
+
+class TwoStage(Detector):
+    """Oriented R-CNN (Xie et al., ICCV 2021) and Rotated Faster R-CNN."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config, "pool")
+        oriented = config.kind == "oriented_rcnn"
+        scale = 8.0 if config.anchor_scale is None else config.anchor_scale
+        anchors = Anchors(RPN_ANCHORS.strides, (scale,), RPN_ANCHORS.ratios)
+        self.rpn = RPN(config.channels, anchors, MidpointCoder() if oriented else HullCoder(), config.rpn)
+        strides = self.fpn.strides[:4]
+        self.roi_head = RoIHead(config.channels, len(config.classes), strides, oriented, config.roi_head)
+
+    def _losses(
+        self, levels: list[Tensor], targets: list[Targets], sizes: Sizes, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        anchors = self.rpn.anchors_of(levels)
+        logits, offsets = self.rpn(levels)
+        losses = self.rpn.losses(anchors, logits, offsets, targets, sizes, generator)
+        proposals = self.rpn.proposals(anchors, logits, offsets)
+        boxes, labels, own = self.roi_head.chosen(proposals, targets, generator)
+        found = self.roi_head(levels[:4], boxes)
+        return losses | self.roi_head.losses(*found, torch.cat(boxes), torch.cat(labels), torch.cat(own))
+
+    def _detections(self, levels: list[Tensor]) -> list[Detections]:
+        anchors = self.rpn.anchors_of(levels)
+        proposals = self.rpn.proposals(anchors, *self.rpn(levels))
+        logits, offsets = self.roi_head(levels[:4], proposals)
+        counts = [len(each) for each in proposals]
+        parts = zip(logits.split(counts), offsets.split(counts), proposals, strict=True)
+        return [self.roi_head.detections(*part) for part in parts]
+
+
+class RetinaNet(Detector):
+    """Rotated RetinaNet."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config, "convolution")
+        scale = 4.0 if config.anchor_scale is None else config.anchor_scale
+        scales = tuple(scale / 4 * each for each in RETINA_ANCHORS.scales)
+        anchors = Anchors(RETINA_ANCHORS.strides, scales, RETINA_ANCHORS.ratios)
+        self.head = RetinaHead(config.channels, len(config.classes), anchors, config.retina_head)
+
+    def _losses(
+        self, levels: list[Tensor], targets: list[Targets], sizes: Sizes, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        return self.head.losses(self.head.references(levels), *self.head(levels), targets)
+
+    def _detections(self, levels: list[Tensor]) -> list[Detections]:
+        references, (logits, offsets) = self.head.references(levels), self.head(levels)
+        return [self.head.detections(references, logits, offsets, number) for number in range(len(levels[0]))]
+
+
+def build_detector(config: DetectorConfig) -> Detector:
+    """The detector of a configuration, with random weights.
+
+    >>> small = ResNetConfig(18, width=8, arc_stages=(2, 3, 4))
+    >>> config = DetectorConfig("oriented_rcnn", ("ship", "plane"), small, channels=16)
+    >>> found = build_detector(config).eval()(torch.zeros(1, 3, 64, 64))
+    >>> found[0].boxes.shape[1]
+    5
+    """
+    return RetinaNet(config) if config.kind == "rotated_retinanet" else TwoStage(config)
