@@ -15,6 +15,7 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, a
         gamma: how much well classified elements are discounted.
         alpha: weight of positives; of negatives, 1 - alpha.
 
+    >>> import torch
     >>> round(sigmoid_focal_loss(torch.zeros(1), torch.ones(1)).item(), 4)
     0.0433
     """

@@ -42,7 +42,7 @@ from .losses import (
     so3_relative_angle, so3_rotation_angle, SymmetricLoss,
 )
 from .means import quaternion_mean, rotation_dispersion, rotation_mean
-from .nms import nms_hulls, nms_rotated
+from .nms import nms_hulls, nms_quads, nms_rotated
 from .planar import (
     angle_difference, angle_to_matrix2d, angle_to_vector, box_convert_angle, box_to_gaussian, circular_mean,
     gaussian_to_box, matrix2d_to_angle, random_angle, RectangleShape, vector_to_angle, wrap_angle,
@@ -94,8 +94,8 @@ __all__ = [  # noqa: RUF022
     "matrix_to_mrp", "matrix_to_o_n", "matrix_to_pytorch3d", "matrix_to_quaternion", "matrix_to_rotation_10d",
     "matrix_to_rotation_5d", "matrix_to_rotation_6d", "matrix_to_rotation_9d", "matrix_to_scipy",
     "matrix_to_similarity", "matrix_to_so_n", "min_area_rectangle", "mrp_to_matrix", "mrp_to_quaternion", "nms_hulls",
-    "nms_rotated", "normalize_boxes", "numpy_to_transform", "o_n_to_matrix", "order_quads", "orthonormalize",
-    "perturb", "point_pair_features", "polygon_area", "procrustes", "procrustes_conditioning",
+    "nms_quads", "nms_rotated", "normalize_boxes", "numpy_to_transform", "o_n_to_matrix", "order_quads",
+    "orthonormalize", "perturb", "point_pair_features", "polygon_area", "procrustes", "procrustes_conditioning",
     "pytorch3d_camera_to_transform", "pytorch3d_to_matrix", "pytorch3d_to_transform", "quad_iou", "quads_to_boxes",
     "quaternion_apply", "quaternion_conjugate", "quaternion_distance", "quaternion_exp",
     "quaternion_geodesic_distance", "quaternion_inverse", "quaternion_invert", "quaternion_log", "quaternion_mean",

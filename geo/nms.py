@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .box_iou import box_iou_rotated, hull_iou
 from .boxes import boxes_to_quads
 from .checks import require_floating, require_integer, require_same_device, require_shape
 from .numba_polygons import greedy_nms
+from .polygons import quad_iou
 
 
 def nms_rotated(
@@ -34,13 +34,24 @@ def nms_rotated(
     >>> nms_rotated(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolist()
     [1, 2]
     """
+    require_floating("boxes", boxes)
     require_shape("boxes", boxes, "N", 5)
-    order, labels = _order("boxes", boxes, scores, labels)
-    boxes, labels = boxes.detach()[order], labels[order]
-    if boxes.is_cpu:
-        return order[_kept(boxes_to_quads(boxes.double()), labels, threshold, max_detections)]
-    overlap = box_iou_rotated(boxes, boxes) > threshold
-    return order[greedy_of(overlap & (labels[:, None] == labels), max_detections)]
+    quads = boxes_to_quads(boxes.detach().double() if boxes.is_cpu else boxes.detach())
+    return _nms("boxes", quads, scores, threshold, labels, max_detections)
+
+
+def nms_quads(
+    quads: Tensor,
+    scores: Tensor,
+    threshold: float,
+    *,
+    labels: Tensor | None = None,
+    max_detections: int | None = None,
+) -> Tensor:
+    """`nms_rotated` for quads (N, 4, 2) of any shape."""
+    require_floating("quads", quads)
+    require_shape("quads", quads, "N", 4, 2)
+    return _nms("quads", quads.detach(), scores, threshold, labels, max_detections)
 
 
 def nms_hulls(
@@ -52,19 +63,27 @@ def nms_hulls(
     max_detections: int | None = None,
 ) -> Tensor:
     """`nms_rotated` for axis-aligned boxes (N, 4), x1 y1 x2 y2."""
+    require_floating("hulls", hulls)
     require_shape("hulls", hulls, "N", 4)
-    order, labels = _order("hulls", hulls, scores, labels)
-    hulls, labels = hulls.detach()[order], labels[order]
-    if hulls.is_cpu:
-        corners = hulls.double()[:, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(1, (4, 2))
-        return order[_kept(corners, labels, threshold, max_detections)]
-    overlap = hull_iou(hulls, hulls) > threshold
-    return order[greedy_of(overlap & (labels[:, None] == labels), max_detections)]
+    corners = hulls.detach()[:, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(1, (4, 2))
+    return _nms("hulls", corners, scores, threshold, labels, max_detections)
+
+
+def _nms(name: str, quads: Tensor, scores: Tensor, threshold: float, labels: Tensor | None, most: int | None) -> Tensor:
+    order, labels = _order(name, quads, scores, labels)
+    quads, labels = quads[order], labels[order]
+    if not quads.is_cpu:
+        suppresses = (quad_iou(quads, quads) > threshold) & (labels[:, None] == labels)
+        return order[greedy_of(suppresses, most)]
+    most = len(quads) if most is None else most
+    if most <= 0 or len(quads) == 0:
+        return order[:0]
+    kept = greedy_nms(quads.double().contiguous().numpy(), labels.numpy(), threshold, most)
+    return order[torch.from_numpy(kept)]
 
 
 def _order(name: str, boxes: Tensor, scores: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows by descending score, and labels."""
-    require_floating(name, boxes)
     require_floating("scores", scores)
     if labels is None:
         labels = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
@@ -74,14 +93,6 @@ def _order(name: str, boxes: Tensor, scores: Tensor, labels: Tensor | None) -> t
         if value.shape != (len(boxes),):
             raise ValueError(f"{each}: expected shape ({len(boxes)},), one per row of {name}, got {tuple(value.shape)}")
     return scores.detach().argsort(descending=True, stable=True), labels.long()
-
-
-def _kept(quads: Tensor, labels: Tensor, threshold: float, most: int | None) -> Tensor:
-    """Rows that are kept of quads (N, 4, 2) in the order of the scores, on a CPU."""
-    most = len(quads) if most is None else most
-    if most <= 0 or len(quads) == 0:
-        return torch.zeros(0, dtype=torch.int64)
-    return torch.from_numpy(greedy_nms(quads.contiguous().numpy(), labels.numpy(), threshold, most))
 
 
 def greedy_of(suppresses: Tensor, most: int | None) -> Tensor:

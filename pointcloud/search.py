@@ -28,7 +28,7 @@ from .view import View
 
 # Poses per correspondence set whose surfaces are compared.
 HYPOTHESES = 24
-# Certainty that unrelated scans never come near (examples/benchmarks/verdict.py).
+# Certainty that unrelated scans do not come near: the other side need not be tried.
 SETTLED = 8.0
 # Guarded refinement: a pose further than this (voxels, radians) from where it started has left its basin.
 MAX_SHIFT = 4.0
