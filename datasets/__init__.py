@@ -1,5 +1,7 @@
 """Datasets and generators of them: one file per dataset."""
 
+from .aerial_images import AerialImage, image_size, read_image
+from .aerial_scenes import AERIAL_CLASSES, AerialScenes
 from .augment import (
     BenchmarkRotation,
     benchmark_rotation,
@@ -17,6 +19,8 @@ from .benchmark_pairs import Benchmark, BenchmarkPair, disjoint_pairs
 from .benchmarks import open_benchmark
 from .dataset_check import CheckedBenchmark, DatasetProblem, DatasetReport, check_dataset
 from .depth_camera import DepthCamera
+from .dota import DOTA, DOTA_CLASSES, Labels, read_labels, write_dota, write_labels
+from .dota_split import SplitOptions, Window, shares_inside, windows
 from .fourdmatch import DeformingPair, FourDMatch
 from .indoor_rooms import room_fragments, write_indoor_rooms
 from .indoor_scenes import (
@@ -31,6 +35,11 @@ from .indoor_scenes import (
 from .threedmatch import ThreeDMatch
 
 __all__ = [
+    "AERIAL_CLASSES",
+    "DOTA",
+    "DOTA_CLASSES",
+    "AerialImage",
+    "AerialScenes",
     "Benchmark",
     "BenchmarkPair",
     "BenchmarkRotation",
@@ -42,13 +51,17 @@ __all__ = [
     "FourDMatch",
     "Fragment",
     "IndoorScenes",
+    "Labels",
     "LogEntry",
     "RegistrationPair",
+    "SplitOptions",
     "ThreeDMatch",
+    "Window",
     "benchmark_rotation",
     "benchmark_turned",
     "check_dataset",
     "disjoint_pairs",
+    "image_size",
     "indoor_fragment",
     "indoor_pair",
     "measured_overlap",
@@ -56,17 +69,23 @@ __all__ = [
     "published_augmentation",
     "random_crop",
     "random_subset",
+    "read_image",
     "read_info",
+    "read_labels",
     "read_log",
     "read_overlap_log",
     "room_fragments",
     "rotation_about_fixed_axes",
     "shaken",
+    "shares_inside",
     "turned",
     "uniform_augmentation",
     "unrelated_pair",
+    "windows",
+    "write_dota",
     "write_indoor_rooms",
     "write_info",
+    "write_labels",
     "write_log",
     "write_overlap_log",
 ]

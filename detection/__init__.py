@@ -2,9 +2,13 @@
 
 from .anchors import Anchors
 from .augmentation import Augmentation, Sample, crop_map, cropped
+from .average_precision import average_precision
 from .box_coders import HorizontalCoder, HullCoder, MidpointCoder, RotatedCoder
+from .detection_files import ClassDetections, read_detections, write_detections
 from .detectors import Detector, DetectorConfig, build_detector
+from .evaluation import Annotations, ClassResult, DetectionResult, evaluate_detections
 from .fpn import FPN
+from .merging import PatchOrigin, merge_patches, patch_origin
 from .resnet import ResNet, ResNetConfig, load_resnet
 from .retina_head import RetinaHeadOptions
 from .roi_head import RoIHeadOptions
@@ -14,13 +18,18 @@ from .structures import Detections, Targets
 __all__ = [
     "FPN",
     "Anchors",
+    "Annotations",
     "Augmentation",
+    "ClassDetections",
+    "ClassResult",
+    "DetectionResult",
     "Detections",
     "Detector",
     "DetectorConfig",
     "HorizontalCoder",
     "HullCoder",
     "MidpointCoder",
+    "PatchOrigin",
     "RPNOptions",
     "ResNet",
     "ResNetConfig",
@@ -29,8 +38,14 @@ __all__ = [
     "RotatedCoder",
     "Sample",
     "Targets",
+    "average_precision",
     "build_detector",
     "crop_map",
     "cropped",
+    "evaluate_detections",
     "load_resnet",
+    "merge_patches",
+    "patch_origin",
+    "read_detections",
+    "write_detections",
 ]
