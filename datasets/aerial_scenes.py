@@ -265,7 +265,7 @@ class _Scene:
     def _photographed(self, canvas: Image.Image) -> NDArray[np.uint8]:
         """Averaged, blurred a little, with noise and the light of the day."""
         picture = canvas.reduce(_FINER).filter(ImageFilter.GaussianBlur(float(self.draw.uniform(0.2, 0.8))))
-        values = np.asarray(picture, dtype=np.float32)
+        values = np.asarray(picture, dtype=np.float64)
         values = (values - 110) * self.draw.uniform(0.8, 1.2) + 110 + self.draw.uniform(-20, 20)
         values = values * self.draw.uniform(0.94, 1.06, 3) + self.draw.normal(
             scale=self.draw.uniform(1, 6), size=values.shape

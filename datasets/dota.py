@@ -204,6 +204,6 @@ def write_dota(root: str | PathLike[str], images: Iterable[AerialImage], classes
         names = [classes[label] for label in each.labels]
         picture = Image.fromarray(each.image)
         write_whole(root / "images" / f"{each.name}.png", partial(picture.save, format="PNG"))
-        write_whole(root / "labelTxt" / f"{each.name}.txt", write_labels(each.quads, names, each.difficult.astype(int)))
+        write_whole(root / "labelTxt" / f"{each.name}.txt", write_labels(each.quads, names, each.difficult.tolist()))
         count += 1
     return count

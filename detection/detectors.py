@@ -180,8 +180,9 @@ class TwoStage(Detector):
         losses = self.rpn.losses(anchors, logits, offsets, targets, sizes, generator)
         proposals = self.rpn.proposals(anchors, logits, offsets)
         boxes, labels, own = self.roi_head.chosen(proposals, targets, generator)
-        found = self.roi_head(levels[:4], boxes)
-        return losses | self.roi_head.losses(*found, torch.cat(boxes), torch.cat(labels), torch.cat(own))
+        scores, corrections = self.roi_head(levels[:4], boxes)
+        every = torch.cat(boxes), torch.cat(labels), torch.cat(own)
+        return losses | self.roi_head.losses(scores, corrections, *every)
 
     def _detections(self, levels: list[Tensor]) -> list[Detections]:
         anchors = self.rpn.anchors_of(levels)
@@ -205,7 +206,8 @@ class RetinaNet(Detector):
     def _losses(
         self, levels: list[Tensor], targets: list[Targets], sizes: Sizes, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        return self.head.losses(self.head.references(levels), *self.head(levels), targets)
+        logits, offsets = self.head(levels)
+        return self.head.losses(self.head.references(levels), logits, offsets, targets)
 
     def _detections(self, levels: list[Tensor]) -> list[Detections]:
         references, (logits, offsets) = self.head.references(levels), self.head(levels)
