@@ -4,6 +4,7 @@ from .anchors import Anchors
 from .augmentation import Augmentation, Sample, crop_map, cropped
 from .average_precision import average_precision
 from .box_coders import HorizontalCoder, HullCoder, MidpointCoder, RotatedCoder
+from .checkpoints import load_detector, save_detector
 from .detection_files import ClassDetections, read_detections, write_detections
 from .detectors import Detector, DetectorConfig, build_detector
 from .evaluation import Annotations, ClassResult, DetectionResult, evaluate_detections
@@ -43,9 +44,11 @@ __all__ = [
     "crop_map",
     "cropped",
     "evaluate_detections",
+    "load_detector",
     "load_resnet",
     "merge_patches",
     "patch_origin",
     "read_detections",
+    "save_detector",
     "write_detections",
 ]

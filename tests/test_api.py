@@ -92,10 +92,12 @@ PUBLIC: dict[str, list[str]] = {
         "crop_map",
         "cropped",
         "evaluate_detections",
+        "load_detector",
         "load_resnet",
         "merge_patches",
         "patch_origin",
         "read_detections",
+        "save_detector",
         "write_detections",
     ],
     "geo": [
