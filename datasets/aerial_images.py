@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -37,19 +39,24 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
         FileNotFoundError: no such file.
         ValueError: damaged, not an image, or larger than 2^31 pixels.
     """
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        return _eight_bits(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file, with room for large images; what goes wrong while it is read is an error that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image")
-    try:
-        with _LIMIT:
-            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2
-            try:
-                with Image.open(path) as file:
-                    return _eight_bits(file)
-            finally:
-                Image.MAX_IMAGE_PIXELS = before
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected an image, got {error}") from error
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2
+        try:
+            with Image.open(path) as file:
+                yield file
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path}: expected an image, got {error}") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _eight_bits(file: Image.Image) -> NDArray[np.uint8]:
@@ -72,16 +79,5 @@ def image_size(path: str | PathLike[str]) -> tuple[int, int]:
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image")
-    try:
-        with _LIMIT:
-            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2
-            try:
-                with Image.open(path) as file:
-                    return file.size
-            finally:
-                Image.MAX_IMAGE_PIXELS = before
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected an image, got {error}") from error
+    with _opened(Path(path)) as file:
+        return file.size

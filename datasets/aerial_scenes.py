@@ -72,7 +72,7 @@ class AerialScenes:
             raise IndexError(f"number: expected 0 to {self.count - 1}, got {number}")
         generator = np.random.default_rng([0xA3, self.seed, number])
         low, high = np.log(self.metres_per_pixel)
-        scene = _Scene(generator, self.size, float(np.exp(generator.uniform(low, high))))
+        scene = AerialScene(generator, self.size, float(np.exp(generator.uniform(low, high))))
         things = [each for each in scene.things if each.label is not None]
         boxes = np.array([each.box for each in things]).reshape(-1, 5)
         return AerialImage(
@@ -84,8 +84,8 @@ class AerialScenes:
         )
 
 
-class _Scene:
-    """Places things, then draws them."""
+class AerialScene:
+    """One picture: places things, then draws them."""
 
     def __init__(self, generator: np.random.Generator, size: int, metres: float) -> None:
         self.draw, self.size, self.metres = generator, size, metres

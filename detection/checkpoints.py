@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from rotaware.geo.checks import require_state
 from rotaware.geo.files import write_whole
 
 from .detectors import Detector, DetectorConfig, build_detector
@@ -64,15 +65,6 @@ def load_detector(folder: str | PathLike[str]) -> Detector:
         state = load(content)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS}: expected safetensors, got {error}") from error
-    expected = detector.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
-    problems += [
-        f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}"
-        for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    if problems:
-        raise ValueError(f"{folder / WEIGHTS}: " + "; ".join(sorted(problems)))
+    require_state(str(folder / WEIGHTS), state, detector.state_dict())
     detector.load_state_dict(state)
     return detector.eval()

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from rotaware.geo.arc import MAX_ANGLE, ARCConv2d
+from rotaware.geo.checks import require_state
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -224,13 +225,5 @@ def load_resnet(model: ResNet, state: Mapping[str, Tensor], *, noise: float = 0.
     for name, value in expected.items():
         if name.endswith("num_batches_tracked"):
             converted.setdefault(name, value)
-    problems = [f"missing {name}" for name in expected if name not in converted]
-    problems += [f"unexpected {name}" for name in converted if name not in expected]
-    problems += [
-        f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}"
-        for name, value in converted.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    if problems:
-        raise ValueError("state: " + "; ".join(sorted(problems)))
+    require_state("state", converted, expected)
     model.load_state_dict(converted)

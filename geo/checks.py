@@ -148,3 +148,22 @@ def _shape_text(shape: Sequence[int | str | EllipsisType]) -> str:
 def _listed(values: Sequence[object]) -> str:
     """Values joined for a message."""
     return ", ".join(map(str, values))
+
+
+def require_state(name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise unless `state` holds the tensors of `expected`, of the same shapes, and no others.
+
+    Raises:
+        ValueError: names every tensor that is missing, unexpected or of another shape.
+
+    >>> require_state("weights", {"a": torch.zeros(2)}, {"a": torch.ones(2)})
+    """
+    problems = [f"missing {key}" for key in expected if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in expected]
+    problems += [
+        f"{key}: expected shape {tuple(expected[key].shape)}, got {tuple(value.shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if problems:
+        raise ValueError(f"{name}: {'; '.join(sorted(problems))}")

@@ -46,7 +46,7 @@ def test_labels_lie_on_what_is_drawn() -> None:
     """A picture with and without an object differs inside its box and in its shadow, nowhere else."""
     from rotaware.datasets import aerial_scenes
 
-    class Bare(aerial_scenes._Scene):
+    class Bare(aerial_scenes.AerialScene):
         def _distract(self, centre: np.ndarray) -> None:
             """Nothing to hide behind."""
 

@@ -133,5 +133,5 @@ def test_a_log_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="block 5: expected a finite 4x4 matrix"):
             write_log(path, [*entries(4), LogEntry(0, 1, 2, matrix)])
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(FileNotFoundError):
-        write_log(tmp_path / "none" / "est.log", entries(4))
+    write_log(tmp_path / "new" / "est.log", entries(4))
+    assert (tmp_path / "new" / "est.log").read_bytes() == before

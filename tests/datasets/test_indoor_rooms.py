@@ -145,7 +145,7 @@ def test_a_list_that_cannot_be_written_leaves_the_old_one(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         write_pair_list(tmp_path, least_overlap=0.9)
     assert (tmp_path / "pairs.pkl").read_bytes() == before

@@ -85,11 +85,11 @@ def test_the_network_alone_registers(pair: RegistrationPair) -> None:
 
 
 def test_a_network_that_knows_nothing_does_no_harm(pair: RegistrationPair) -> None:
-    """Its poses lose against those of the other engine."""
+    """Its poses lose against those of the other engine; it cannot agree with them, so the verdict is more careful."""
     torch.manual_seed(0)
     config = RoITrConfig(widths=(16, 16, 32, 32), strides=(1, 4, 4, 2), point_channels=16, patch_pairs=64, voxel=0.04)
     found = register(pair.source, pair.target, network=RoITr(config))
-    assert found.ok
+    assert found.confidence < register(pair.source, pair.target).confidence
     error = np.linalg.inv(pair.T_target_source) @ found.T_target_source
     assert np.degrees(Rotation.from_matrix(error[:3, :3]).magnitude()) < 5.0
 
