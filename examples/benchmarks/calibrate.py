@@ -14,6 +14,10 @@ evaluations of generated rooms with pairs that do not overlap:
 A logistic model for each set of engines, with weights that are not negative: more matches never lower the
 confidence. A pose is right within 15 degrees and 0.30 m; of scans of different rooms none is. The file belongs in
 `pointcloud/weights/verdict/`; its curves and shares are those of the evaluations that were not fitted.
+
+The file that comes with the package was fitted to rooms 500000 to 500039 and 600000 to 600039, and for sparse clouds
+to the former thinned to voxels of 6 to 16 cm. Both engines together were checked on rooms 700000 to 700029; a single
+engine, and sparse clouds, by cross validation alone.
 """
 
 from __future__ import annotations
