@@ -205,8 +205,9 @@ class ARCConv2d(nn.Module):
         with torch.autocast(self.weight.device.type, enabled=False):
             turn = kernel_rotation_map(angles.to(self.weight.dtype), k) * gates.to(self.weight.dtype)[..., None, None]
             rows = turn.transpose(1, 2).reshape(-1, n * k * k)  # (image and new cell, kernel and old cell)
-            # Turns and adds up at once, without a copy of the weights.
-            kernel = rows @ self.weight.permute(1, 0, 3, 4, 2).reshape(out, n * k * k, channels)
+            # Turns and adds up at once; `matmul` would copy the weights where they need gradients.
+            weight = self.weight.permute(1, 0, 3, 4, 2).reshape(out, n * k * k, channels)
+            kernel = torch.bmm(rows.expand(out, -1, -1), weight)
         return kernel.view(out, -1, k, k, channels).permute(1, 0, 4, 2, 3)
 
     def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:

@@ -1,27 +1,43 @@
 """RoIAlign of oriented boxes: a grid of averaged bilinear samples from the part of a feature map that a box covers.
 
 He et al., "Mask R-CNN", ICCV 2017, turned as by Ding et al., "Learning RoI Transformer", CVPR 2019. Gradients reach the
-features, not the boxes. In plain torch, so that it runs on every device and exports as GridSample.
+features, not the boxes.
+
+Two ways to the same numbers. "grid_sample" is the definition, and what an exported program holds. "gather" writes a
+cell as one weighted sum of rows, pixels by channels: no sample is ever stored, and the gradient is a sum in a fixed
+order, equal to the bit in every run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rotaware.geo.checks import require_floating, require_shape
+from rotaware.geo.checks import require_choice, require_floating, require_same_device, require_shape
+from rotaware.geo.numerics import upcast
 
-# Samples times channels that are held at once.
+from .interpolation import interpolate
+from .operators import sees_through
+
+RoIAlignBackend = Literal["auto", "gather", "grid_sample"]
+# Numbers that "grid_sample" holds at once.
 HELD = 2**26
-# A box of this edge, in pixels of the image, is pooled from the first level; twice that from the second, and so on.
+# A box of twice this edge, in pixels of the image, is the smallest to be pooled from the second level, and so on.
 FINEST = 56.0
 
 
 def roi_align_rotated(
-    features: Tensor, rois: Tensor, output_size: int | tuple[int, int], *, scale: float = 1.0, samples: int = 2
+    features: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    *,
+    scale: float = 1.0,
+    samples: int = 2,
+    backend: RoIAlignBackend = "auto",
 ) -> Tensor:
     """Features of oriented boxes, each on a grid of its own.
 
@@ -31,8 +47,14 @@ def roi_align_rotated(
         output_size: cells of the grid, rows and columns.
         scale: pixels of the feature map per pixel of the image.
         samples: along each side of a cell; their mean is taken.
+        backend: "auto" is "gather", and "grid_sample" in a program that is exported or transformed.
     Returns:
-        (R, C, rows, columns). Half a pixel is accounted for ("aligned"). Samples more than a pixel outside are 0.
+        (R, C, rows, columns), dtype of `features`. Half a pixel is accounted for ("aligned"). Samples more than a pixel
+        outside count as 0, as does a box that is not finite.
+    Raises:
+        TypeError: an argument is not a floating point tensor.
+        ValueError: shapes or devices that do not fit, sizes below 1, an unknown backend; on the CPU, a number of an
+            image that is not there.
 
     >>> features = torch.arange(1.0, 5.0).view(1, 1, 2, 2)
     >>> roi_align_rotated(features, torch.tensor([[0, 0.5, 0.5, 1, 1, 0.0]]), 2)[0, 0].tolist()
@@ -40,21 +62,128 @@ def roi_align_rotated(
     """
     require_floating("features", features)
     require_shape("features", features, "B", "C", "H", "W")
+    require_floating("rois", rois)
     require_shape("rois", rois, "R", 6)
+    require_same_device({"features": features, "rois": rois})
+    require_choice("backend", backend, get_args(RoIAlignBackend))
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    if min(rows, columns, samples) < 1:
-        raise ValueError(f"output_size, samples: expected at least 1, got {output_size} and {samples}")
-    batch, channels = features.shape[:2]
-    places = _sample_places(rois[:, 1:].detach().to(torch.float32), (rows * samples, columns * samples), scale)
-    image = rois[:, 0].long()
-    if batch == 1:
-        return _averaged(features, places, samples)
-    pooled = features.new_zeros(len(rois), channels, rows, columns)
-    for number in range(batch):
-        own = (image == number).nonzero()[:, 0]
-        if len(own):
-            pooled = pooled.index_put((own,), _averaged(features[number : number + 1], places[own], samples))
-    return pooled
+    if min(rows, columns, samples, *features.shape) < 1:
+        raise ValueError(
+            f"output_size, samples, features: expected sizes of at least 1, got {output_size}, {samples} and "
+            f"{tuple(features.shape)}"
+        )
+    traced = sees_through(features, rois)
+    rois = upcast(rois.detach())
+    if not traced:
+        if not len(rois):
+            return features.new_zeros(0, features.shape[1], rows, columns)
+        if rois.is_cpu:
+            _require_images(rois[:, 0], len(features))
+    places = _sample_places(rois[:, 1:], (rows * samples, columns * samples), scale)
+    if backend == "gather" or (backend == "auto" and not traced):
+        return _gathered(features, rois[:, 0].long(), places, samples)
+    return _in_groups(
+        rois[:, 0],
+        len(features),
+        lambda number, own: _grid_sampled(features[number : number + 1], places[own], samples),
+    )
+
+
+def roi_align(
+    features: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    *,
+    scale: float = 1.0,
+    samples: int = 2,
+    backend: RoIAlignBackend = "auto",
+) -> Tensor:
+    """Features of axis-aligned boxes; `roi_align_rotated` without a turn.
+
+    Args:
+        rois: (R, 5) number of the image, x1, y1, x2, y2 in pixels of the image.
+    Returns:
+        (R, C, rows, columns).
+
+    >>> features = torch.arange(1.0, 5.0).view(1, 1, 2, 2)
+    >>> roi_align(features, torch.tensor([[0, 0.0, 0, 1, 1]]), 2)[0, 0].tolist()
+    [[1.0, 1.25], [1.5, 1.75]]
+    """
+    require_floating("rois", rois)
+    require_shape("rois", rois, "R", 5)
+    image, low, high = rois[:, :1], rois[:, 1:3], rois[:, 3:]
+    boxes = torch.cat([image, (low + high) / 2, high - low, torch.zeros_like(image)], dim=1)
+    return roi_align_rotated(features, boxes, output_size, scale=scale, samples=samples, backend=backend)
+
+
+def pool_rois(
+    pyramid: Sequence[Tensor],
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    strides: Sequence[int],
+    *,
+    samples: int = 2,
+    enlarge: tuple[float, float] = (1.0, 1.0),
+    backend: RoIAlignBackend = "auto",
+) -> Tensor:
+    """Features of oriented boxes, each from the level of a pyramid that fits its size.
+
+    Lin et al., "Feature Pyramid Networks", CVPR 2017, equation 1, with 56 pixels for the first level. An exported
+    program pools every box from every level and chooses: its shapes depend on no value.
+
+    Args:
+        pyramid: levels (B, C, H, W), finest first.
+        rois: (R, 6) as of `roi_align_rotated`.
+        strides: of the levels, pixels.
+        samples, backend: as of `roi_align_rotated`.
+        enlarge: factors of width and height, before all else; (1.2, 1.4) in the code of the ARC paper.
+    Returns:
+        (R, C, rows, columns).
+    Raises:
+        TypeError, ValueError: as `roi_align_rotated`, and unless there is a stride for each level.
+
+    >>> levels = [torch.zeros(1, 8, 32 // 2**k, 32 // 2**k) for k in range(4)]
+    >>> pool_rois(levels, torch.tensor([[0, 60, 60, 30, 20, 0.3]]), 7, (4, 8, 16, 32)).shape
+    torch.Size([1, 8, 7, 7])
+    """
+    if not 0 < len(pyramid) == len(strides):
+        raise ValueError(f"strides: expected one per level, {len(pyramid)}, got {len(strides)}")
+    require_floating("rois", rois)
+    require_shape("rois", rois, "R", 6)
+    rois = upcast(rois.detach())
+    rois = torch.cat([rois[:, :3], rois[:, 3:5] * rois.new_tensor(enlarge), rois[:, 5:]], dim=1)
+    edge = rois[:, 3:5].clamp_min(0.0).prod(dim=1).sqrt()
+    level = (edge / FINEST + 1e-6).log2().floor().nan_to_num().clamp(0, len(pyramid) - 1)
+
+    def pooled(number: int, own: Tensor) -> Tensor:
+        scale = 1.0 / strides[number]
+        return roi_align_rotated(pyramid[number], rois[own], output_size, scale=scale, samples=samples, backend=backend)
+
+    return _in_groups(level, len(pyramid), pooled)
+
+
+def _in_groups(group: Tensor, count: int, pool: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Rows of `pool(number, rows)` for the rows of each group 0, 1, ... `count` - 1, in the order of `group` (R,)."""
+    everything = torch.arange(len(group), device=group.device)
+    if count == 1:
+        return pool(0, everything)
+    if sees_through(group):
+        found = pool(0, everything)
+        for number in range(1, count):
+            found = torch.where((group == number)[:, None, None, None], pool(number, everything), found)
+        return found
+    order = group.argsort(stable=True)
+    counts = group.long().bincount(minlength=count).tolist()
+    parts = [pool(number, rows) for number, rows in enumerate(order.split(counts))]
+    place = torch.empty_like(order)
+    place[order] = everything
+    return torch.cat(parts).index_select(0, place)
+
+
+def _require_images(numbers: Tensor, count: int) -> None:
+    """Raise if a number is none of an image: nothing else would keep reads inside the features."""
+    if not bool(((numbers >= 0) & (numbers < count)).all()):
+        raise ValueError(f"rois: expected numbers of images from 0 to {count - 1}, got {numbers}")
 
 
 def _sample_places(boxes: Tensor, shape: tuple[int, int], scale: float) -> Tensor:
@@ -69,66 +198,58 @@ def _sample_places(boxes: Tensor, shape: tuple[int, int], scale: float) -> Tenso
     return centre[:, None, None] + offset
 
 
-def _averaged(features: Tensor, places: Tensor, samples: int) -> Tensor:
+def _on_map(places: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Which samples count, (...) bool, and where they are read: up to a pixel outside, on the border."""
+    size = places.new_tensor([width, height])
+    inside = ((places >= -1) & (places <= size)).all(dim=-1)  # false where a place is NaN
+    return inside, torch.where(inside[..., None], torch.minimum(places.clamp_min(0), size - 1), 0)
+
+
+def _gathered(features: Tensor, image: Tensor, places: Tensor, samples: int) -> Tensor:
+    """(R, C, rows, columns): each cell the weighted sum of four pixels for every sample in it."""
+    channels, height, width = features.shape[1:]
+    rois, rows, columns = len(places), places.shape[1] // samples, places.shape[2] // samples
+    inside, places = _on_map(places, height, width)
+    corner = places.floor()
+    fraction = places - corner
+    x, y = corner.long().unbind(-1)
+    fx, fy = fraction.unbind(-1)
+    right, below = (x + 1).clamp_max(width - 1), (y + 1).clamp_max(height - 1)
+    top, bottom = ((image[:, None, None] * height + row) * width for row in (y, below))
+    weight = inside / samples**2
+    above, under = weight * (1 - fy), weight * fy
+    pixels = torch.stack([top + x, top + right, bottom + x, bottom + right], dim=-1)
+    shares = torch.stack([above * (1 - fx), above * fx, under * (1 - fx), under * fx], dim=-1)
+    pixels, shares = (
+        each.view(rois, rows, samples, columns, samples, 4).transpose(2, 3).reshape(-1, 4 * samples**2)
+        for each in (pixels, shares)
+    )
+    # One image at a time: torch transposes a matrix several times faster than a batch of them.
+    table = torch.cat([each.flatten(1).t().contiguous() for each in features])
+    sums = interpolate(table, pixels, shares.to(upcast(table[:0]).dtype))
+    return sums.view(rois, rows * columns, channels).transpose(1, 2).reshape(rois, channels, rows, columns)
+
+
+def _grid_sampled(features: Tensor, places: Tensor, samples: int) -> Tensor:
     """(R, C, rows, columns) of one image (1, C, H, W)."""
     rois, rows, columns = places.shape[:3]
-    channels = features.shape[1]
-    at_once = max(1, HELD // (channels * rows * columns))
-    parts = [_sampled(features, places[start : start + at_once], samples) for start in range(0, max(1, rois), at_once)]
+    at_once = max(1, HELD // (features.shape[1] * rows * columns))
+    parts = [_averaged(features, places[start : start + at_once], samples) for start in range(0, rois, at_once)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _sampled(features: Tensor, places: Tensor, samples: int) -> Tensor:
+def _averaged(features: Tensor, places: Tensor, samples: int) -> Tensor:
+    """`_grid_sampled` of boxes that fit into memory together."""
     rois, rows, columns = places.shape[:3]
-    size = places.new_tensor([features.shape[3], features.shape[2]])
-    inside = ((places >= -1) & (places <= size)).all(dim=-1)
-    # Up to a pixel outside the border counts; corners of the grid are centres of pixels.
-    grid = 2 * torch.minimum(places.clamp_min(0), size - 1) / (size - 1).clamp_min(1) - 1
+    channels, height, width = features.shape[1:]
+    inside, places = _on_map(places, height, width)
+    # Corners of the grid are centres of pixels.
+    grid = 2 * places / places.new_tensor([width - 1, height - 1]).clamp_min(1) - 1
+    # In half precision a place would be off by pixels.
+    wide = upcast(features)
     found = functional.grid_sample(
-        features, grid.view(1, rois * rows, columns, 2).to(features.dtype), mode="bilinear", align_corners=True
+        wide, grid.view(1, rois * rows, columns, 2).to(wide.dtype), mode="bilinear", align_corners=True
     )
-    found = found * inside.view(1, 1, rois * rows, columns)
-    found = found.view(features.shape[1], rois, rows // samples, samples, columns // samples, samples)
-    return found.mean(dim=(3, 5)).transpose(0, 1)
-
-
-def pool_rois(
-    pyramid: Sequence[Tensor],
-    rois: Tensor,
-    output_size: int | tuple[int, int],
-    strides: Sequence[int],
-    *,
-    samples: int = 2,
-    enlarge: tuple[float, float] = (1.0, 1.0),
-) -> Tensor:
-    """Features of oriented boxes, each from the level of a pyramid that fits its size.
-
-    Lin et al., "Feature Pyramid Networks", CVPR 2017, equation 1, with 56 pixels for the first level.
-
-    Args:
-        pyramid: levels (B, C, H, W), finest first.
-        rois: (R, 6) as of `roi_align_rotated`.
-        strides: of the levels, pixels.
-        enlarge: factors of width and height, before all else; (1.2, 1.4) in the code of the ARC paper.
-    Returns:
-        (R, C, rows, columns).
-
-    >>> levels = [torch.zeros(1, 8, 32 // 2**k, 32 // 2**k) for k in range(4)]
-    >>> pool_rois(levels, torch.tensor([[0, 60, 60, 30, 20, 0.3]]), 7, (4, 8, 16, 32)).shape
-    torch.Size([1, 8, 7, 7])
-    """
-    if len(pyramid) != len(strides):
-        raise ValueError(f"strides: expected one per level, {len(pyramid)}, got {len(strides)}")
-    require_shape("rois", rois, "R", 6)
-    rois = rois.detach()
-    rois = torch.cat([rois[:, :3], rois[:, 3:5] * rois.new_tensor(enlarge), rois[:, 5:]], dim=1)
-    area = (rois[:, 3] * rois[:, 4]).clamp_min(0.0)
-    level = (area.sqrt() / FINEST + 1e-6).log2().floor().clamp(0, len(pyramid) - 1)
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    pooled = pyramid[0].new_zeros(len(rois), pyramid[0].shape[1], rows, columns)
-    for number, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
-        own = (level == number).nonzero()[:, 0]
-        if len(own):
-            found = roi_align_rotated(features, rois[own], (rows, columns), scale=1.0 / stride, samples=samples)
-            pooled = pooled.index_put((own,), found)
-    return pooled
+    found = torch.where(inside.view(1, 1, rois * rows, columns), found, 0)
+    found = found.view(channels, rois, rows // samples, samples, columns // samples, samples)
+    return found.mean(dim=(3, 5)).transpose(0, 1).to(features.dtype)

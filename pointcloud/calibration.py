@@ -23,6 +23,9 @@ from .verify import Observability
 CALIBRATION = Path(__file__).parent / "weights" / "verdict" / "calibration.json"
 
 
+# Clouds that leave fewer keypoints in both views have a model of their own: fewer places say the same, and surfaces of
+# few points coincide less well.
+SPARSE = OCCUPIED_VOXELS // 2
 # Of places and of overlap: below, their ratio is noise.
 _FEW, _NARROW = 0.2, 0.03
 
@@ -37,8 +40,10 @@ def _ratio(value: float) -> float:
 TERMS: Mapping[str, Callable[[float], float]] = {
     "classic_places": math.log1p,
     "classic_density": _ratio,
+    "classic_share": _ratio,
     "network_places": math.log1p,
     "network_density": _ratio,
+    "network_share": _ratio,
     "coherence": _ratio,
     "agreement": _ratio,
 }
@@ -54,14 +59,14 @@ def evidence_of(best: Candidate, firmness: Observability | None, rival: float, k
         keypoints: of the larger view: more of them raise chance agreement too.
     Returns:
         `<engine>_places`: places whose correspondences agree on the pose, weighted, as with the usual number of
-        keypoints. `<engine>_density`: the same for an overlap of 1: wide surfaces that meet where few places look alike
+        keypoints, which are given as `keypoints`. `<engine>_density`: the same for an overlap of 1: wide surfaces that meet where few places look alike
         speak against a pose. `<engine>_share`: share of the engine's correspondences that agree. `overlap` of the view
         that has less; `coherence` and `agreement` of `verify.Evidence`; `hold`: `Observability.strength`; `rival`.
     """
     chance = max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
     surfaces = best.evidence
     overlap = min(surfaces.overlap_source, surfaces.overlap_target)
-    found = {}
+    found = {"keypoints": float(keypoints)}
     for engine, matches in best.putative.by_engine().items():
         count = places(matches, best.pose) / chance
         found[f"{engine}_places"] = count
@@ -100,12 +105,13 @@ def confidence_with(model: Mapping[str, Any], evidence: Mapping[str, float]) -> 
 
 
 def model_name(evidence: Mapping[str, float]) -> str:
-    """The engines that an evidence is from."""
-    return "+".join(engine for engine in ("classic", "network") if f"{engine}_places" in evidence)
+    """The engines that an evidence is from, and whether it is of sparse clouds."""
+    engines = "+".join(engine for engine in ("classic", "network") if f"{engine}_places" in evidence)
+    return f"{engines}, sparse" if evidence["keypoints"] < SPARSE else engines
 
 
 @cache
 def calibration() -> Mapping[str, Mapping[str, Any]]:
-    """Bias and weights for each set of engines, as they come with the package."""
+    """Bias and weights by `model_name`, as they come with the package."""
     models: Mapping[str, Mapping[str, Any]] = json.loads(CALIBRATION.read_text(encoding="utf-8"))["models"]
     return models

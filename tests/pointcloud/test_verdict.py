@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from rotaware.pointcloud.calibration import TERMS, calibration, confidence_of, evidence_of
+from rotaware.pointcloud.calibration import TERMS, calibration, confidence_of, evidence_of, model_name
 from rotaware.pointcloud.canonical import OCCUPIED_VOXELS
 from rotaware.pointcloud.estimators import Matches
 from rotaware.pointcloud.search import Candidate, Putative
@@ -69,6 +69,7 @@ def test_evidence_is_what_it_says() -> None:
     found = evidence_of(candidate(100.0, overlap=0.3, coherence=0.8, conflicts=60), firm(), 0.25, 4 * OCCUPIED_VOXELS)
     assert found == pytest.approx(
         {
+            "keypoints": 4.0 * OCCUPIED_VOXELS,
             "classic_places": 100.0 / 2.0,
             "classic_density": (50.0 + 0.2) / (0.3 + 0.03),
             "classic_share": 0.25,
@@ -99,20 +100,23 @@ def test_each_engine_is_counted_apart() -> None:
     assert (found["classic_places"], found["network_places"]) == pytest.approx((100.0, 20.0))
 
 
+@pytest.mark.parametrize("keypoints", [1000.0, 6000.0])
 @pytest.mark.parametrize("engines", ["classic", "network", "classic+network"])
-def test_more_evidence_never_lowers_the_confidence(engines: str) -> None:
-    largest = {"places": 40.0, "density": 100.0, "coherence": 1.0, "agreement": 1.0}
-    names = [f"{engine}_{what}" for engine in engines.split("+") for what in ("places", "density")]
+def test_more_evidence_never_lowers_the_confidence(engines: str, keypoints: float) -> None:
+    largest = {"places": 40.0, "density": 100.0, "share": 1.0, "coherence": 1.0, "agreement": 1.0}
+    names = [f"{engine}_{what}" for engine in engines.split("+") for what in ("places", "density", "share")]
     names += ["coherence", "agreement"]
-    assert set(calibration()[engines]["weights"]) <= set(names) <= set(TERMS)
+    of = {"keypoints": keypoints}
+    weights = calibration()[model_name(dict.fromkeys(names, 0.0) | of)]["weights"]
+    assert set(weights) <= set(names) <= set(TERMS)
     generator = np.random.default_rng(0)
     for _ in range(50):
         evidence = {name: generator.uniform() * largest[name.split("_")[-1]] for name in names}
         for name in names:
-            more = evidence | {name: evidence[name] + 0.3 * largest[name.split("_")[-1]]}
-            assert confidence_of(more) >= confidence_of(evidence)
-    assert confidence_of({name: largest[name.split("_")[-1]] for name in names}) > 0.99
-    assert confidence_of(dict.fromkeys(names, 0.0)) < 0.01
+            more = evidence | of | {name: evidence[name] + 0.3 * largest[name.split("_")[-1]]}
+            assert confidence_of(more) >= confidence_of(evidence | of)
+    assert confidence_of({name: largest[name.split("_")[-1]] for name in names} | of) > 0.99
+    assert confidence_of(dict.fromkeys(names, 0.0) | of) < 0.01
 
 
 def test_wide_overlap_with_few_matches_speaks_against_a_pose() -> None:
@@ -217,7 +221,7 @@ def test_featureless_shapes_that_lie_on_each_other_are_ambiguous() -> None:
 
 def test_more_points_need_more_places() -> None:
     # Chance agreements grow with the number of points.
-    found = [confidence(candidate(40.0), count) for count in (100, 6000, 12_000, 24_000)]
+    found = [confidence(candidate(8.0, coherence=0.7), count) for count in (4000, 6000, 12_000, 24_000)]
     assert found[0] == found[1] > found[2] > found[3]
 
 
