@@ -64,6 +64,8 @@ class DetectorConfig:
         require_choice("kind", self.kind, get_args(Kind))
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes: expected names that differ, got {self.classes}")
+        if self.kind == "s2anet" and self.retina_head.angle != "offset":
+            raise ValueError(f"angle: expected 'offset' for s2anet, whose boxes are turned, got {self.retina_head.angle!r}")
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
@@ -228,13 +230,10 @@ class TwoStage(Detector):
 
     def _raw(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         proposals, real = self.rpn.fixed_proposals(self.rpn.anchors_of(levels), *self.rpn(levels))
-        boxes, scores = [], []
-        for number, own in enumerate(proposals):
-            found = self.roi_head.fixed([level[number : number + 1] for level in levels[:4]], own)
-            corrected, probability = self.roi_head.decoded(own, *found)
-            boxes.append(corrected)
-            scores.append(probability * real[number, :, None])
-        return torch.stack(boxes), torch.stack(scores)
+        found = self.roi_head(levels[:4], list(proposals))
+        boxes, scores = self.roi_head.decoded(proposals.flatten(0, 1), *found)
+        shape = real.shape
+        return boxes.unflatten(0, shape), scores.unflatten(0, shape) * real[..., None]
 
     def _detections(self, levels: list[Tensor]) -> list[Detections]:
         proposals = self.rpn.proposals(self.rpn.anchors_of(levels), *self.rpn(levels))

@@ -47,7 +47,7 @@ def export_onnx(
         ImportError: `onnxscript` is not installed.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415
+        import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError("export to ONNX needs onnxscript: pip install onnxscript") from error
     training = detector.training

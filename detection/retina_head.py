@@ -14,8 +14,8 @@ from rotaware.geo.box_iou import box_iou_rotated
 from rotaware.geo.checks import require_choice
 
 from .assignment import BACKGROUND, MaxIoUAssigner
-from .box_coders import RotatedCoder
-from .losses import RegressionLoss, regression_loss, sigmoid_focal_loss
+from .losses import sigmoid_focal_loss
+from .regression import AngleCode, AngleCodedCoder, RegressionLoss, coder_of, regression_loss
 from .structures import Targets
 
 
@@ -25,19 +25,25 @@ class RetinaHeadOptions:
 
     Args:
         convolutions: of each of the two towers; None as published, 4 in RetinaNet and 2 in both heads of S2A-Net.
-        regression: what is compared, offsets or boxes, see `regression_loss`; `regression_weight`: of that loss.
+        regression, regression_weight: what is compared, offsets or boxes, and how it counts; see `regression_loss`.
+            With the code "psc", half as much by default, as published.
+        angle: how the angle is predicted, see `coder_of`; codes are for RetinaNet.
+        angle_weight: of the loss of a code; None as published, 0.8 for "csl" and 0.2 for "psc", and for "vector" 0.2.
         before: best boxes of a level that are looked at.
     """
 
     convolutions: int | None = None
     regression: RegressionLoss = "offsets"
-    regression_weight: float = 1.0
+    regression_weight: float | None = None
+    angle: AngleCode = "offset"
+    angle_weight: float | None = None
     before: int = 2000
 
     def __post_init__(self) -> None:
         if self.before < 1 or (self.convolutions is not None and self.convolutions < 1):
             raise ValueError(f"retina_head: expected positive counts, got {self}")
         require_choice("regression", self.regression, get_args(RegressionLoss))
+        require_choice("angle", self.angle, get_args(AngleCode))
 
 
 class RetinaHead(nn.Module):
@@ -65,11 +71,16 @@ class RetinaHead(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.beta, self.options = classes, beta, options
-        self.coder, self.assigner = RotatedCoder(), MaxIoUAssigner(0.5, 0.4)
+        self.coder, self.assigner = coder_of(options.angle), MaxIoUAssigner(0.5, 0.4)
+        # PSC was published with half the weight of the boxes.
+        halved = options.regression_weight is None and options.angle == "psc"
+        self.regression_weight = 0.5 if halved else options.regression_weight
+        published = 0.8 if options.angle == "csl" else 0.2
+        self.angle_weight = published if options.angle_weight is None else options.angle_weight
         self.class_tower = _tower(class_channels or channels, channels, convolutions)
         self.box_tower = _tower(channels, channels, convolutions)
         self.classify = nn.Conv2d(channels, per_cell * classes, 3, padding=1)
-        self.correct = nn.Conv2d(channels, per_cell * 5, 3, padding=1)
+        self.correct = nn.Conv2d(channels, per_cell * self.coder.size, 3, padding=1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -82,13 +93,13 @@ class RetinaHead(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], class_levels: Sequence[Tensor] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Per level, logits (B, A, classes) and offsets (B, A, 5), in the order of the anchors."""
+        """Per level, logits (B, A, classes) and offsets (B, A, coder.size), in the order of the anchors."""
         logits, offsets = [], []
         for level, class_level in zip(levels, class_levels or levels, strict=True):
             found = self.classify(self.class_tower(class_level)).permute(0, 2, 3, 1)
             logits.append(found.reshape(len(found), -1, self.classes).float())
             found = self.correct(self.box_tower(level)).permute(0, 2, 3, 1)
-            offsets.append(found.reshape(len(found), -1, 5).float())
+            offsets.append(found.reshape(len(found), -1, self.coder.size).float())
         return logits, offsets
 
     def losses(
@@ -105,23 +116,29 @@ class RetinaHead(nn.Module):
             logits, offsets: of `forward`.
             targets: one per image.
         """
+        options = self.options
         all_logits, all_offsets = torch.cat(list(logits), dim=1), torch.cat(list(offsets), dim=1)
-        classes, regression, count = all_logits.new_zeros(()), all_logits.new_zeros(()), 0
+        zero, count = all_logits.new_zeros(()), 0
+        losses = {"class": zero, "box": zero}
+        if isinstance(self.coder, AngleCodedCoder):
+            losses["angle"] = zero
         for number, target in enumerate(targets):
             boxes = torch.cat([level[number] for level in references])
             owner = self.assigner(boxes, target.boxes, box_iou_rotated)
             positive, used = (owner >= 0).nonzero()[:, 0], (owner >= 0) | (owner == BACKGROUND)
-            own = owner[positive]
+            own, found = owner[positive], all_offsets[number, positive]
             wanted = torch.zeros_like(all_logits[number])
             wanted[positive, target.labels[own]] = 1.0
-            classes = classes + (sigmoid_focal_loss(all_logits[number], wanted) * used[:, None]).sum()
-            regression = regression + regression_loss(
-                self.options.regression, self.coder, boxes[positive], all_offsets[number, positive],
-                target.boxes[own], self.beta,
+            losses["class"] = losses["class"] + (sigmoid_focal_loss(all_logits[number], wanted) * used[:, None]).sum()
+            losses["box"] = losses["box"] + regression_loss(
+                options.regression, self.coder, boxes[positive], found, target.boxes[own],
+                beta=self.beta, weight=self.regression_weight,
             )  # fmt: skip
+            if isinstance(self.coder, AngleCodedCoder):
+                losses["angle"] = losses["angle"] + self.angle_weight * self.coder.angle_loss(found, target.boxes[own]).sum()
             # Each image counts at least one.
             count += max(1, len(own))
-        return {"class": classes / count, "box": self.options.regression_weight * regression / count}
+        return {name: value / count for name, value in losses.items()}
 
     def candidates(
         self, references: Sequence[Tensor], logits: Sequence[Tensor], offsets: Sequence[Tensor]

@@ -13,11 +13,11 @@ from torch.nn import functional
 from rotaware.geo.box_iou import box_iou_rotated, hull_iou
 from rotaware.geo.boxes import boxes_to_hulls
 from rotaware.geo.checks import require_choice
-from rotaware.kernels.roi_align import FINEST, pool_rois, roi_align_rotated
+from rotaware.kernels.roi_align import pool_rois
 
 from .assignment import MaxIoUAssigner, sampled
 from .box_coders import HorizontalCoder, RotatedCoder, upright
-from .losses import RegressionLoss, regression_loss
+from .regression import RegressionLoss, regression_loss
 from .structures import Targets
 
 
@@ -30,7 +30,7 @@ class RoIHeadOptions:
         batch: proposals per image that take part in a step; `positive_share` of them at most are objects.
         grid: cells along each side of a pooled box.
         enlarge: factors of width and height before pooling; (1.2, 1.4) in the code of the ARC paper.
-        regression: what is compared, offsets or boxes, see `regression_loss`; `regression_weight`: of that loss.
+        regression, regression_weight: what is compared, offsets or boxes, and how it counts; see `regression_loss`.
     """
 
     hidden: int = 1024
@@ -39,7 +39,7 @@ class RoIHeadOptions:
     grid: int = 7
     enlarge: tuple[float, float] = (1.0, 1.0)
     regression: RegressionLoss = "offsets"
-    regression_weight: float = 1.0
+    regression_weight: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.hidden, self.batch, self.grid) < 1 or not 0 < self.positive_share <= 1 or min(self.enlarge) <= 0:
@@ -84,20 +84,6 @@ class RoIHead(nn.Module):
         """Logits (P, classes + 1) and offsets (P, 5) for the proposals (P_b, 5) of all images."""
         numbered = [functional.pad(boxes, (1, 0), value=float(number)) for number, boxes in enumerate(proposals)]
         pooled = pool_rois(levels, torch.cat(numbered), self.options.grid, self.strides, enlarge=self.options.enlarge)
-        return self._judged(pooled)
-
-    def fixed(self, levels: Sequence[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` for the proposals (P, 5) of one image, by operations whose shapes are fixed."""
-        stretch = boxes.new_tensor([1.0, 1.0, *self.options.enlarge, 1.0])
-        rois = functional.pad(boxes * stretch, (1, 0))
-        level_of = ((rois[:, 3] * rois[:, 4]).sqrt() / FINEST + 1e-6).log2().floor().clamp(0, len(levels) - 1)
-        pooled = levels[0].new_zeros(())
-        for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
-            found = roi_align_rotated(level, rois, self.options.grid, scale=1.0 / stride)
-            pooled = torch.where((level_of == number)[:, None, None, None], found, pooled)
-        return self._judged(pooled)
-
-    def _judged(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.hidden(pooled.flatten(1))
         return self.classify(seen).float(), self.correct(seen).float()
 
@@ -134,12 +120,14 @@ class RoIHead(nn.Module):
         """Class and offsets, both over the number of proposals that take part."""
         positive = labels < self.classes
         references = boxes[positive] if self.oriented else boxes_to_hulls(boxes[positive])
+        options = self.options
         regression = regression_loss(
-            self.options.regression, self.coder, references, offsets[positive], own[positive], 1.0
-        )
+            options.regression, self.coder, references, offsets[positive], own[positive],
+            beta=1.0, weight=options.regression_weight,
+        )  # fmt: skip
         return {
             "class": functional.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels)),
-            "box": self.options.regression_weight * regression / max(1, len(labels)),
+            "box": regression / max(1, len(labels)),
         }
 
     def decoded(self, boxes: Tensor, logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:

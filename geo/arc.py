@@ -129,7 +129,7 @@ class ARCConv2d(nn.Module):
         out_channels: int,
         kernel_size: Pair = 3,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = False,
@@ -143,6 +143,8 @@ class ARCConv2d(nn.Module):
         edge = _pair(kernel_size)
         if edge[0] != edge[1] or edge[0] % 2 == 0 or edge[0] == 1:
             raise ValueError(f"kernel_size: expected an odd square above 1, got {kernel_size}")
+        if isinstance(padding, str):
+            raise ValueError(f"padding: expected numbers, got {padding!r}")
         if kernels < 1:
             raise ValueError(f"kernels: expected at least 1, got {kernels}")
         if in_channels % groups or out_channels % groups:
@@ -214,7 +216,7 @@ class ARCConv2d(nn.Module):
         """Each image with its own kernel."""
         device = x.device.type
         kernel = kernel.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or len(x) == 0:
             return self.by_products(x, kernel)
         shape = self.stride, self.padding, self.dilation
         if x.is_cpu:

@@ -59,9 +59,9 @@ def evidence_of(best: Candidate, firmness: Observability | None, rival: float, k
         keypoints: of the larger view: more of them raise chance agreement too.
     Returns:
         `<engine>_places`: places whose correspondences agree on the pose, weighted, as with the usual number of
-        keypoints, which are given as `keypoints`. `<engine>_density`: the same for an overlap of 1: wide surfaces that meet where few places look alike
-        speak against a pose. `<engine>_share`: share of the engine's correspondences that agree. `overlap` of the view
-        that has less; `coherence` and `agreement` of `verify.Evidence`; `hold`: `Observability.strength`; `rival`.
+        `keypoints`. `<engine>_density`: the same for an overlap of 1: wide surfaces that meet where few places look
+        alike speak against a pose. `<engine>_share`: share of the engine's correspondences that agree. `overlap` of the
+        view that has less; `coherence` and `agreement` of `verify.Evidence`; `hold`: `Observability.strength`; `rival`.
     """
     chance = max(1.0, keypoints / OCCUPIED_VOXELS) ** 0.5
     surfaces = best.evidence

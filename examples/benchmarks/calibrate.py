@@ -141,6 +141,7 @@ def report_of(found: Mapping[str, Any]) -> str:
             rows.append(
                 [
                     engines,
+                    checked["on"],
                     f"{name}, {THRESHOLDS[name]:g}",
                     share(above["right_above"], checked["right"]),
                     str(above["wrong_above"]),
@@ -150,7 +151,15 @@ def report_of(found: Mapping[str, Any]) -> str:
             )
         curve = [[str(point[key]) for key in ("pairs", "confidence", "right")] for point in checked["curve"]]
         curves.append(f"{engines}\n\n" + markdown_table(["pairs", "mean confidence", "share right"], curve))
-    heads = ["engines", "threshold", "right poses above it", "wrong poses above it", "no overlap, above it", "ECE"]
+    heads = [
+        "engines",
+        "pairs",
+        "threshold",
+        "right poses above it",
+        "wrong poses above it",
+        "no overlap, above it",
+        "ECE",
+    ]
     return "\n\n".join([markdown_table(heads, rows), *curves]) + "\n"
 
 
@@ -174,9 +183,10 @@ def main(arguments: list[str] | None = None) -> None:
         models[engines] = fit(chosen, names) | {"pairs": len(chosen)}
         error = cross_validated(chosen, names)
         print(f"{engines}: {len(chosen)} pairs, calibration error {error:.3f} in cross validation", file=sys.stderr)
-        checked[engines] = measured(models[engines], others.get(engines, chosen))
+        seen = "others" if engines in others else "those of the fit"
+        checked[engines] = measured(models[engines], others.get(engines, chosen)) | {"on": seen}
     if options.output is not None:
-        what = {"models": models, "checked": checked if others else {}}
+        what = {"models": models, "checked": {engines: checked[engines] for engines in checked if engines in others}}
         write_whole(options.output, json.dumps(what, indent=1) + "\n")
     print(report_of(checked), end="")
 

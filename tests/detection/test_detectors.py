@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from rotaware.detection.detectors import Detector, DetectorConfig, Kind, build_detector
+from rotaware.detection.losses import box_iou_loss
 from rotaware.detection.resnet import ResNetConfig
+from rotaware.detection.retina_head import RetinaHeadOptions
 from rotaware.detection.roi_head import RoIHeadOptions
 from rotaware.detection.rpn import RPNOptions
 from rotaware.detection.structures import Targets
+from rotaware.detection.suppression import DetectionOptions
 from rotaware.geo.box_iou import box_iou_rotated
 from rotaware.geo.boxes import boxes_to_quads, normalize_boxes
 
@@ -97,7 +100,7 @@ def test_learns_a_scene_by_heart(kind: Kind, arc: bool) -> None:
 def test_anything_gives_finite_losses_and_gradients(kind: Kind) -> None:
     model = built(kind).train()
     generator = torch.Generator().manual_seed(0)
-    crowd = torch.rand(600, 5, generator=generator) * torch.tensor([64.0, 64, 20, 12, 3]) + torch.tensor(
+    crowd = torch.rand(1500, 5, generator=generator) * torch.tensor([64.0, 64, 20, 12, 3]) + torch.tensor(
         [0, 0, 2, 2, -1.5]
     )
     odd = torch.tensor([
@@ -117,11 +120,7 @@ def test_anything_gives_finite_losses_and_gradients(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_of_a_batch_do_not_meet(kind: Kind) -> None:
-    model = built(kind).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and module.weight.std() < 0.02:
-                module.weight.mul_(4)
+    model = awake(kind)
     images = torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0)) * 255
     together = model(images)
     for number, found in enumerate(together):
@@ -143,7 +142,78 @@ def test_losses_depend_on_the_generator_alone(kind: Kind) -> None:
         for seed in (1, 1, 2)
     ]
     assert found[0] == found[1]
-    assert kind == "rotated_retinanet" or found[0] != found[2]
+    assert (found[0] != found[2]) == (kind in ("oriented_rcnn", "rotated_faster_rcnn"))
+
+
+def awake(kind: Kind, **changes: Any) -> Detector:
+    """With weights at which scores differ from place to place."""
+    model = built(kind, **changes).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and module.weight.std() < 0.02:
+                module.weight.mul_(4)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_predictions_have_a_fixed_size_and_suppress_to_the_detections(kind: Kind) -> None:
+    model = awake(kind, detections=DetectionOptions(score=0.009))
+    images = torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        boxes, scores = model.raw(images)
+        assert model.raw(images.flip(3))[0].shape == boxes.shape == (*scores.shape[:2], 5)
+    for found, expected in zip(model.suppress(boxes, scores), model(images), strict=True):
+        assert len(found) == len(expected) > 0
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_outside_an_image_does_not_matter(kind: Kind) -> None:
+    model, (image, target) = awake(kind), scene()
+    images = torch.stack([image, image])
+    images[1, :, 100:] = 7.0
+    images[1, :, :, 90:] = 200.0
+    other = images.clone()
+    other[1, :, 100:], other[1, :, :, 90:] = 90.0, 0.0
+    sizes = [(128, 128), (100, 90)]
+    for found, same in zip(model(images, sizes), model(other, sizes), strict=True):
+        assert torch.equal(found.scores, same.scores) and torch.equal(found.boxes, same.boxes)
+    losses = [
+        total(model.losses(each, [target] * 2, generator=torch.Generator().manual_seed(0), sizes=sizes)).item()
+        for each in (images, other)
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match="sizes: expected one per image, 2, got 1"):
+        model(images, sizes[:1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_can_be_compared_instead_of_offsets(kind: Kind) -> None:
+    options: dict[str, Any] = {"regression": "iou", "regression_weight": 2.0}
+    model = built(
+        kind, roi_head=RoIHeadOptions(hidden=64, batch=64, **options), retina_head=RetinaHeadOptions(**options)
+    )
+    image, target = scene()
+    losses = model.train().losses(image[None], [target], generator=torch.Generator().manual_seed(0))
+    assert 0 < losses["box"].item() < 4
+    losses["box"].backward()
+    gradients = [each.grad for name, each in model.named_parameters() if "correct" in name and each.grad is not None]
+    assert gradients and all(each.isfinite().all() for each in gradients) and any(each.any() for each in gradients)
+
+
+def test_box_iou_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(30, 5, generator=generator, dtype=torch.float64) * torch.tensor([9.0, 9, 9, 9, 3]) + 2
+    boxes = targets + 0.3 * torch.randn(30, 5, generator=generator, dtype=torch.float64)
+    targets[0, :2] += 1000
+    assert box_iou_loss(targets, targets).max() < 1e-9
+    leaf = boxes.clone().requires_grad_()
+    loss = box_iou_loss(leaf, targets)
+    assert (loss > 1 - box_iou_rotated(boxes, targets, aligned=True)).all() and 1 < loss[0] < 2
+    loss.sum().backward()
+    assert leaf.grad is not None and leaf.grad.isfinite().all()
+    # Also where they do not meet, a step along the gradient brings them closer.
+    assert (box_iou_loss(boxes - 1e-4 * leaf.grad, targets) < loss).all() and leaf.grad[0, :2].abs().min() > 0
 
 
 def test_configurations_are_strict() -> None:
@@ -156,6 +226,11 @@ def test_configurations_are_strict() -> None:
         ("kind: expected", {"kind": "yolo"}),
         ("classes: expected names that differ", {"classes": ["ship", "ship"]}),
         ("config: .*kind", {"kind": None}),
+        ("config.rpn: expected a mapping", {"rpn": 3}),
+        ("rpn: expected positive counts", {"rpn": {"batch": 0}}),
+        ("retina_head: expected positive counts", {"retina_head": {"before": 0}}),
+        ("roi_head: expected positive counts", {"roi_head": {"enlarge": [0.0, 1.0]}}),
+        ("regression: expected one of", {"roi_head": {"regression": "l2"}}),
     ):
         data: dict[str, Any] = {"kind": "oriented_rcnn", "classes": ["ship"], **given}
         if data["kind"] is None:
@@ -175,6 +250,20 @@ def test_wrong_input_is_named() -> None:
         model.losses(image[None], [Targets(target.boxes, target.labels + 5)], generator=generator)
     with pytest.raises(ValueError, match="labels: expected shape"):
         Targets(target.boxes, target.labels[:2])
+
+
+def test_published_settings() -> None:
+    # What differs by kind and is left open in the options.
+    for kind, nms in (("oriented_rcnn", 0.8), ("rotated_faster_rcnn", 0.7)):
+        assert built(kind).get_submodule("rpn").nms == nms
+    assert built("oriented_rcnn", rpn=RPNOptions(nms=0.6)).get_submodule("rpn").nms == 0.6
+    for kind, tower, anchors in (
+        ("rotated_retinanet", "head.class_tower", 9),
+        ("s2anet", "head.second.class_tower", 1),
+    ):
+        model = built(kind)
+        assert len(model.get_submodule(tower)) == (8 if anchors == 9 else 4)
+        assert sum(map(len, model.anchors([(1024 // s, 1024 // s) for s in (8, 16, 32, 64, 128)]))) == 21_824 * anchors
 
 
 def test_published_sizes() -> None:
