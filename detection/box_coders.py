@@ -27,7 +27,9 @@ ON_BORDER = 1e-3
 class BoxCoder(Protocol):
     """Offsets of boxes from references, and back."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Numbers that stand for a box."""
 
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
         """(N, size) offsets that lead from `references` to `boxes` (N, 5)."""
@@ -78,6 +80,10 @@ class RotatedCoder:
 
     def decode(self, references: Tensor, offsets: Tensor) -> Tensor:
         """(N, 5) boxes, le90."""
+        return normalize_boxes(self.decode_in_frame(references, offsets))
+
+    def decode_in_frame(self, references: Tensor, offsets: Tensor) -> Tensor:
+        """(N, 5) boxes whose sides keep the names of those of the references: no jump where they are equal."""
         require_shape("references", references, "N", 5)
         require_shape("offsets", offsets, "N", 5)
         px, py, pw, ph, pt = references.unbind(1)
@@ -85,7 +91,7 @@ class RotatedCoder:
         dx, dy, dw, dh, turn = (offsets * offsets.new_tensor(self.stds)).unbind(1)
         cos, sin = pt.cos(), pt.sin()
         along, across = dx * pw, dy * ph
-        boxes = torch.stack(
+        return torch.stack(
             [
                 px + cos * along - sin * across,
                 py + sin * along + cos * across,
@@ -95,7 +101,6 @@ class RotatedCoder:
             ],
             dim=1,
         )
-        return normalize_boxes(boxes)
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,11 @@ class HorizontalCoder:
 
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
         """(N, 5) of references (N, 4) and boxes (N, 5)."""
-        return self._rotated().encode(_upright(references), boxes)
+        return self._rotated().encode(upright(references), boxes)
 
     def decode(self, references: Tensor, offsets: Tensor) -> Tensor:
         """(N, 5) boxes, le90."""
-        return self._rotated().decode(_upright(references), offsets)
+        return self._rotated().decode(upright(references), offsets)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class HullCoder:
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
         """(N, 4) of references (N, 4) and boxes (N, 5)."""
         hulls = boxes_to_hulls(boxes)
-        p, g = _upright(references), _upright(hulls)
+        p, g = upright(references), upright(hulls)
         p, g = (torch.cat([each[:, :2], _sides(each[:, 2:4])], dim=1) for each in (p, g))
         offsets = torch.cat([(g[:, :2] - p[:, :2]) / p[:, 2:], (g[:, 2:] / p[:, 2:]).log()], dim=1)
         return offsets / offsets.new_tensor(self.stds)
@@ -142,7 +147,7 @@ class HullCoder:
     def decode_hulls(self, references: Tensor, offsets: Tensor) -> Tensor:
         """(N, 5) boxes whose width is along x."""
         require_shape("offsets", offsets, "N", 4)
-        p, d = _upright(references), offsets * offsets.new_tensor(self.stds)
+        p, d = upright(references), offsets * offsets.new_tensor(self.stds)
         sides = _sides(p[:, 2:4]) * d[:, 2:].clamp(-MOST_STRETCH, MOST_STRETCH).exp()
         return torch.cat([p[:, :2] + d[:, :2] * _sides(p[:, 2:4]), sides, torch.zeros_like(d[:, :1])], dim=1)
 
@@ -161,7 +166,7 @@ class MidpointCoder:
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
         """(N, 6) of references (N, 4) and boxes (N, 5)."""
         require_shape("boxes", boxes, "N", 5)
-        p = _upright(references)
+        p = upright(references)
         quads = boxes_to_quads(boxes)
         x, y = quads.unbind(-1)
         low, high = quads.amin(dim=1), quads.amax(dim=1)
@@ -186,7 +191,7 @@ class MidpointCoder:
     def decode(self, references: Tensor, offsets: Tensor) -> Tensor:
         """(N, 5) boxes, le90."""
         require_shape("offsets", offsets, "N", 6)
-        p, d = _upright(references), offsets * offsets.new_tensor(self.stds)
+        p, d = upright(references), offsets * offsets.new_tensor(self.stds)
         centre = p[:, :2] + d[:, :2] * _sides(p[:, 2:4])
         half = _sides(p[:, 2:4]) * d[:, 2:4].clamp(-MOST_STRETCH, MOST_STRETCH).exp() / 2
         share = 2 * d[:, 4:].clamp(-0.5, 0.5)
@@ -209,7 +214,7 @@ def _half_turn(angles: Tensor) -> Tensor:
     return (angles + math.pi / 2).remainder(math.pi) - math.pi / 2
 
 
-def _upright(references: Tensor) -> Tensor:
+def upright(references: Tensor) -> Tensor:
     """(N, 5) boxes, width along x, of (N, 4) x1 y1 x2 y2."""
     require_shape("references", references, "N", 4)
     low, high = references[:, :2], references[:, 2:]

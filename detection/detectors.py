@@ -1,4 +1,7 @@
-"""Rotated object detectors: Rotated RetinaNet, Rotated Faster R-CNN and Oriented R-CNN, plain or with ARC backbones."""
+"""Rotated object detectors: Oriented R-CNN, Rotated Faster R-CNN, Rotated RetinaNet and S2A-Net.
+
+Each with a plain backbone or one with adaptive rotated convolutions.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,17 @@ from torch.nn import functional
 from rotaware.geo.checks import require_choice, require_shape
 
 from .anchors import RETINA_ANCHORS, RPN_ANCHORS, Anchors
-from .box_coders import HullCoder, MidpointCoder
+from .box_coders import HullCoder, MidpointCoder, upright
 from .fpn import FPN
 from .resnet import ResNet, ResNetConfig
 from .retina_head import RetinaHead, RetinaHeadOptions
 from .roi_head import RoIHead, RoIHeadOptions
 from .rpn import RPN, RPNOptions, Sizes
+from .s2a_head import S2AHead
 from .structures import Detections, Targets
+from .suppression import DetectionOptions, detected
 
-Kind = Literal["oriented_rcnn", "rotated_faster_rcnn", "rotated_retinanet"]
+Kind = Literal["oriented_rcnn", "rotated_faster_rcnn", "rotated_retinanet", "s2anet"]
 # Mean and standard deviation of ImageNet, RGB.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Edges of images are padded to multiples of this, so that all levels fit.
@@ -39,8 +44,10 @@ class DetectorConfig:
         backbone: see `ResNetConfig`.
         channels: of the pyramid.
         anchor_scale: edge of the smallest square anchor, in strides; None as published, 8 for the two-stage ones and 4
-            for RetinaNet.
-        rpn, roi_head, retina_head: settings of the parts; those that a kind does not have are of no effect.
+            for the others.
+        rpn, roi_head, retina_head: settings of the parts; those that a kind does not have are of no effect. S2A-Net
+            has two heads of the last sort.
+        detections: what counts as one.
     """
 
     kind: Kind
@@ -51,11 +58,14 @@ class DetectorConfig:
     rpn: RPNOptions = field(default_factory=RPNOptions)
     roi_head: RoIHeadOptions = field(default_factory=RoIHeadOptions)
     retina_head: RetinaHeadOptions = field(default_factory=RetinaHeadOptions)
+    detections: DetectionOptions = field(default_factory=DetectionOptions)
 
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, get_args(Kind))
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes: expected names that differ, got {self.classes}")
+        if self.kind == "s2anet" and self.retina_head.angle != "offset":
+            raise ValueError(f"angle: expected 'offset' for s2anet, got {self.retina_head.angle!r}")
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
@@ -71,11 +81,19 @@ class DetectorConfig:
         return asdict(self)
 
 
-_PARTS = {"backbone": ResNetConfig, "rpn": RPNOptions, "roi_head": RoIHeadOptions, "retina_head": RetinaHeadOptions}
+_PARTS = {
+    "backbone": ResNetConfig,
+    "rpn": RPNOptions,
+    "roi_head": RoIHeadOptions,
+    "retina_head": RetinaHeadOptions,
+    "detections": DetectionOptions,
+}
 
 
 def _from_dict(cls: Any, given: Mapping[str, Any], where: str) -> Any:
     assert is_dataclass(cls)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: expected a mapping, got {given!r}")
     known = {each.name for each in fields(cls)}
     unknown = sorted(set(given) - known)
     if unknown:
@@ -113,10 +131,13 @@ class Detector(nn.Module):
         """Names, in the order of the labels."""
         return self.config.classes
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """The pyramid."""
+    def levels(self, images: Tensor, sizes: Sizes | None = None) -> list[Tensor]:
+        """The pyramid; what lies outside an image counts as mean colour."""
         require_shape("images", images, "B", 3, "H", "W")
         x = (images.to(self.mean.dtype) - self.mean) / self.std
+        for image, (height, width) in zip(x, sizes, strict=True) if sizes is not None else ():
+            image[:, height:] = 0
+            image[:, :, width:] = 0
         height, width = images.shape[2:]
         x = functional.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         return self.fpn(self.backbone(x))
@@ -139,17 +160,37 @@ class Detector(nn.Module):
         """
         if len(targets) != len(images):
             raise ValueError(f"targets: expected one per image, {len(images)}, got {len(targets)}")
-        sizes = [tuple(images.shape[2:])] * len(images) if sizes is None else sizes  # type: ignore[list-item]
+        self._check_sizes(images, sizes)
         usable = [each.usable() for each in targets]
         for each in usable:
             if len(each.labels) and not 0 <= int(each.labels.min()) <= int(each.labels.max()) < len(self.classes):
                 raise ValueError(f"labels: expected 0 to {len(self.classes) - 1}, got {each.labels.unique().tolist()}")
-        return self._losses(self.levels(images), usable, sizes, generator)
+        levels = self.levels(images, sizes)
+        height, width = images.shape[2:]
+        return self._losses(levels, usable, [(height, width)] * len(images) if sizes is None else sizes, generator)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Detections]:
+    def forward(self, images: Tensor, sizes: Sizes | None = None) -> list[Detections]:
         """What is found in each image; call it in evaluation mode."""
-        return self._detections(self.levels(images))
+        self._check_sizes(images, sizes)
+        return self._detections(self.levels(images, sizes))
+
+    def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` suppresses: boxes (B, P, 5) and scores (B, P, classes).
+
+        P depends on the size of the images alone, and all operations export; see `export_onnx`. What is not a box has
+        scores of 0.
+        """
+        return self._raw(self.levels(images))
+
+    def suppress(self, boxes: Tensor, scores: Tensor) -> list[Detections]:
+        """Detections of the result of `raw`, also of that of an exported graph."""
+        return [detected(*image, self.config.detections) for image in zip(boxes, scores, strict=True)]
+
+    @staticmethod
+    def _check_sizes(images: Tensor, sizes: Sizes | None) -> None:
+        if sizes is not None and len(sizes) != len(images):
+            raise ValueError(f"sizes: expected one per image, {len(images)}, got {len(sizes)}")
 
     @abstractmethod
     def _losses(
@@ -157,7 +198,10 @@ class Detector(nn.Module):
     ) -> dict[str, Tensor]: ...
 
     @abstractmethod
-    def _detections(self, levels: list[Tensor]) -> list[Detections]: ...
+    def _raw(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]: ...
+
+    def _detections(self, levels: list[Tensor]) -> list[Detections]:
+        return self.suppress(*self._raw(levels))
 
 
 class TwoStage(Detector):
@@ -184,34 +228,58 @@ class TwoStage(Detector):
         every = torch.cat(boxes), torch.cat(labels), torch.cat(own)
         return losses | self.roi_head.losses(scores, corrections, *every)
 
+    def _raw(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        proposals, real = self.rpn.fixed_proposals(self.rpn.anchors_of(levels), *self.rpn(levels))
+        found = self.roi_head(levels[:4], list(proposals))
+        boxes, scores = self.roi_head.decoded(proposals.flatten(0, 1), *found)
+        shape = real.shape
+        return boxes.unflatten(0, shape), scores.unflatten(0, shape) * real[..., None]
+
     def _detections(self, levels: list[Tensor]) -> list[Detections]:
-        anchors = self.rpn.anchors_of(levels)
-        proposals = self.rpn.proposals(anchors, *self.rpn(levels))
+        proposals = self.rpn.proposals(self.rpn.anchors_of(levels), *self.rpn(levels))
         logits, offsets = self.roi_head(levels[:4], proposals)
         counts = [len(each) for each in proposals]
-        parts = zip(logits.split(counts), offsets.split(counts), proposals, strict=True)
-        return [self.roi_head.detections(*part) for part in parts]
+        parts = zip(proposals, logits.split(counts), offsets.split(counts), strict=True)
+        return [detected(*self.roi_head.decoded(*part), self.config.detections) for part in parts]
 
 
-class RetinaNet(Detector):
-    """Rotated RetinaNet."""
+class OneStage(Detector):
+    """Rotated RetinaNet (Lin et al., ICCV 2017) and S2A-Net (Han et al., TGRS 2021)."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config, "convolution")
         scale = 4.0 if config.anchor_scale is None else config.anchor_scale
-        scales = tuple(scale / 4 * each for each in RETINA_ANCHORS.scales)
-        anchors = Anchors(RETINA_ANCHORS.strides, scales, RETINA_ANCHORS.ratios)
-        self.head = RetinaHead(config.channels, len(config.classes), anchors, config.retina_head)
+        classes, options = len(config.classes), config.retina_head
+        self.head: RetinaHead | S2AHead
+        if config.kind == "s2anet":
+            self.anchors = Anchors(RETINA_ANCHORS.strides, (scale,), (1.0,))
+            convolutions = 2 if options.convolutions is None else options.convolutions
+            self.head = S2AHead(config.channels, classes, self.anchors.strides, convolutions, options)
+        else:
+            scales = tuple(scale / 4 * each for each in RETINA_ANCHORS.scales)
+            self.anchors = Anchors(RETINA_ANCHORS.strides, scales, RETINA_ANCHORS.ratios)
+            convolutions = 4 if options.convolutions is None else options.convolutions
+            self.head = RetinaHead(config.channels, classes, self.anchors.per_cell, convolutions, 0.0, options)
+
+    def references(self, levels: list[Tensor]) -> list[Tensor]:
+        """(B, A, 5) anchors of each level, width along x."""
+        hulls = self.anchors([(level.shape[2], level.shape[3]) for level in levels], levels[0].device)
+        return [upright(each).expand(len(levels[0]), -1, -1) for each in hulls]
 
     def _losses(
         self, levels: list[Tensor], targets: list[Targets], sizes: Sizes, generator: torch.Generator
     ) -> dict[str, Tensor]:
+        references = self.references(levels)
+        if isinstance(self.head, S2AHead):
+            return self.head.losses(levels, references, targets)
         logits, offsets = self.head(levels)
-        return self.head.losses(self.head.references(levels), logits, offsets, targets)
+        return self.head.losses(references, logits, offsets, targets)
 
-    def _detections(self, levels: list[Tensor]) -> list[Detections]:
-        references, (logits, offsets) = self.head.references(levels), self.head(levels)
-        return [self.head.detections(references, logits, offsets, number) for number in range(len(levels[0]))]
+    def _raw(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        references = self.references(levels)
+        if isinstance(self.head, S2AHead):
+            return self.head.candidates(levels, references)
+        return self.head.candidates(references, *self.head(levels))
 
 
 def build_detector(config: DetectorConfig) -> Detector:
@@ -223,4 +291,4 @@ def build_detector(config: DetectorConfig) -> Detector:
     >>> found[0].boxes.shape[1]
     5
     """
-    return RetinaNet(config) if config.kind == "rotated_retinanet" else TwoStage(config)
+    return TwoStage(config) if config.kind in ("oriented_rcnn", "rotated_faster_rcnn") else OneStage(config)

@@ -173,23 +173,22 @@ class ResNet(nn.Module):
         """Training mode, but for what is frozen."""
         super().train(mode)
         if mode:
-            for module in self.modules() if self.config.frozen_norms else self._frozen():
+            for part in self._frozen():
+                part.eval()
+            for module in self.modules() if self.config.frozen_norms else ():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        """Modules that are not trained."""
+        """Parts that are not trained."""
         if self.config.frozen_stages == 0:
             return []
-        parts: list[nn.Module] = [self.conv1, self.bn1]
-        parts += [self.stage(number) for number in range(1, self.config.frozen_stages + 1)]
-        return [module for part in parts for module in part.modules()]
+        return [self.conv1, self.bn1, *(self.stage(number) for number in range(1, self.config.frozen_stages + 1))]
 
     def _freeze(self) -> None:
-        for module in self._frozen():
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+        for part in self._frozen():
+            part.requires_grad_(False)
 
 
 def load_resnet(model: ResNet, state: Mapping[str, Tensor], *, noise: float = 0.01) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rotaware.geo.box_iou import box_iou_rotated, hull_iou
-from rotaware.geo.boxes import boxes_to_hulls, normalize_boxes
-from rotaware.geo.nms import nms_rotated
-from rotaware.kernels.roi_align import pool_rois
+from rotaware.geo.boxes import boxes_to_hulls
+from rotaware.geo.checks import require_choice
+from rotaware.kernels.roi_pooling import pool_rois
 
 from .assignment import MaxIoUAssigner, sampled
-from .box_coders import HorizontalCoder, RotatedCoder
-from .losses import offset_loss
-from .structures import Detections, Targets
+from .box_coders import HorizontalCoder, RotatedCoder, upright
+from .regression import RegressionLoss, regression_loss
+from .structures import Targets
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RoIHeadOptions:
         batch: proposals per image that take part in a step; `positive_share` of them at most are objects.
         grid: cells along each side of a pooled box.
         enlarge: factors of width and height before pooling; (1.2, 1.4) in the code of the ARC paper.
-        score: detections below are left out; `nms`: overlap above which the worse of a class goes; `most`: detections.
+        regression, regression_weight: what is compared, offsets or boxes, and how it counts; see `regression_loss`.
     """
 
     hidden: int = 1024
@@ -37,9 +38,13 @@ class RoIHeadOptions:
     positive_share: float = 0.25
     grid: int = 7
     enlarge: tuple[float, float] = (1.0, 1.0)
-    score: float = 0.05
-    nms: float = 0.1
-    most: int = 2000
+    regression: RegressionLoss = "offsets"
+    regression_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.batch, self.grid) < 1 or not 0 < self.positive_share <= 1 or min(self.enlarge) <= 0:
+            raise ValueError(f"roi_head: expected positive counts and factors and a share, got {self}")
+        require_choice("regression", self.regression, get_args(RegressionLoss))
 
 
 class RoIHead(nn.Module):
@@ -109,39 +114,23 @@ class RoIHead(nn.Module):
 
     def as_proposals(self, boxes: Tensor) -> Tensor:
         """Boxes as the first stage would propose them: oriented, or as hulls whose width is along x."""
-        if self.oriented:
-            return boxes
-        hulls = boxes_to_hulls(boxes)
-        low, high = hulls[:, :2], hulls[:, 2:]
-        return torch.cat([(low + high) / 2, high - low, torch.zeros_like(low[:, :1])], dim=1)
+        return boxes if self.oriented else upright(boxes_to_hulls(boxes))
 
     def losses(self, logits: Tensor, offsets: Tensor, boxes: Tensor, labels: Tensor, own: Tensor) -> dict[str, Tensor]:
         """Class and offsets, both over the number of proposals that take part."""
         positive = labels < self.classes
-        references = boxes[positive]
-        wanted = self.coder.encode(references if self.oriented else boxes_to_hulls(references), own[positive])
+        references = boxes[positive] if self.oriented else boxes_to_hulls(boxes[positive])
+        options = self.options
+        regression = regression_loss(
+            options.regression, self.coder, references, offsets[positive], own[positive],
+            beta=1.0, weight=options.regression_weight,
+        )  # fmt: skip
         return {
             "class": functional.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels)),
-            "box": offset_loss(offsets[positive], wanted, 1.0) / max(1, len(labels)),
+            "box": regression / max(1, len(labels)),
         }
 
-    def decoded(self, boxes: Tensor, offsets: Tensor) -> Tensor:
-        """(P, 5) corrected boxes."""
-        return self.coder.decode(boxes if self.oriented else boxes_to_hulls(boxes), offsets)
-
-    def detections(self, logits: Tensor, offsets: Tensor, boxes: Tensor) -> Detections:
-        """Of one image: scores above the least one, the worse of overlapping boxes of a class left out."""
-        probability = logits.softmax(dim=1)[:, :-1]
-        row, label = (probability > self.options.score).nonzero(as_tuple=True)
-        return suppressed(
-            self.decoded(boxes, offsets)[row], probability[row, label], label, self.options.nms, self.options.most
-        )
-
-
-def suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Detections:
-    """Detections without those that a better one of their class overlaps by more than `threshold`."""
-    boxes = normalize_boxes(boxes)
-    good = boxes.isfinite().all(dim=1)
-    boxes, scores, labels = boxes[good], scores[good], labels[good]
-    kept = nms_rotated(boxes, scores, threshold, labels=labels, max_detections=most)
-    return Detections(boxes[kept], scores[kept], labels[kept])
+    def decoded(self, boxes: Tensor, logits: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrected boxes (P, 5) and scores (P, classes)."""
+        references = boxes if self.oriented else boxes_to_hulls(boxes)
+        return self.coder.decode(references, offsets), logits.softmax(dim=1)[:, :-1]

@@ -21,8 +21,11 @@ from .assignment import MaxIoUAssigner, sampled
 from .box_coders import HullCoder, MidpointCoder
 from .losses import offset_loss
 from .structures import Targets
+from .suppression import suppression_by_rounds
 
 Sizes = Sequence[tuple[int, int]]
+# Of `suppression_by_rounds`: chains of proposals are shorter by far.
+ROUNDS = 32
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,19 @@ class RPNOptions:
     Args:
         batch: anchors per image that take part in a step; `positive_share` of them at most are objects.
         before: best proposals of a level that are looked at, `after`: those that are kept of all.
-        nms: overlap of hulls above which the worse proposal of a level goes.
+        nms: overlap of hulls above which the worse proposal of a level goes; None as published, 0.8 for oriented
+            proposals and 0.7 for upright ones.
     """
 
     batch: int = 256
     positive_share: float = 0.5
     before: int = 2000
     after: int = 2000
-    nms: float = 0.8
+    nms: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.before, self.after) < 1 or not 0 < self.positive_share <= 1:
+            raise ValueError(f"rpn: expected positive counts and a share, got {self}")
 
 
 class RPN(nn.Module):
@@ -55,6 +63,8 @@ class RPN(nn.Module):
     def __init__(self, channels: int, anchors: Anchors, coder: MidpointCoder | HullCoder, options: RPNOptions) -> None:
         super().__init__()
         self.anchors, self.coder, self.options = anchors, coder, options
+        published = 0.8 if isinstance(coder, MidpointCoder) else 0.7
+        self.nms = published if options.nms is None else options.nms
         self.assigner = MaxIoUAssigner(0.7, 0.3, 0.3)
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors.per_cell, 1)
@@ -110,21 +120,42 @@ class RPN(nn.Module):
     @torch.no_grad()
     def proposals(self, anchors: Sequence[Tensor], logits: Sequence[Tensor], offsets: Sequence[Tensor]) -> list[Tensor]:
         """(P, 5) boxes per image, best first; upright ones keep their width along x."""
-        options, found = self.options, []
+        found = []
         for number in range(len(logits[0])):
-            boxes, scores, level_of = [], [], []
-            for level, (references, level_logits, level_offsets) in enumerate(
-                zip(anchors, logits, offsets, strict=True)
-            ):
-                score, rows = level_logits[number].topk(min(options.before, len(references)))
-                decode = self.coder.decode_hulls if isinstance(self.coder, HullCoder) else self.coder.decode
-                boxes.append(decode(references[rows], level_offsets[number, rows]))
-                scores.append(score)
-                level_of.append(torch.full_like(rows, level))
-            every = torch.cat(boxes)
-            kept = nms_hulls(
-                boxes_to_hulls(every), torch.cat(scores), options.nms, labels=torch.cat(level_of),
-                max_detections=options.after,
-            )  # fmt: skip
-            found.append(every[kept])
+            levels = self._best(anchors, logits, offsets, number)
+            boxes, scores = (torch.cat(parts) for parts in zip(*levels, strict=True))
+            level_of = torch.cat([torch.full((len(level),), k) for k, (level, _) in enumerate(levels)])
+            hulls = boxes_to_hulls(boxes)
+            labels = level_of.to(boxes.device)
+            kept = nms_hulls(hulls, scores, self.nms, labels=labels, max_detections=self.options.after)
+            found.append(boxes[kept])
+        return found
+
+    def fixed_proposals(
+        self, anchors: Sequence[Tensor], logits: Sequence[Tensor], offsets: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """`proposals` by operations whose shapes are fixed: boxes (B, P, 5), and which of them are any, (B, P) bool."""
+        every, real = [], []
+        for number in range(len(logits[0])):
+            boxes, scores = [], []
+            for level, score in self._best(anchors, logits, offsets, number):
+                hulls = boxes_to_hulls(level)
+                stays = suppression_by_rounds(hull_iou(hulls, hulls) > self.nms, ROUNDS)
+                boxes.append(level)
+                scores.append(score.where(stays, -torch.inf))
+            joined = torch.cat(scores)
+            top = joined.topk(min(self.options.after, len(joined)))
+            every.append(torch.cat(boxes)[top.indices])
+            real.append(top.values > -torch.inf)
+        return torch.stack(every), torch.stack(real)
+
+    def _best(
+        self, anchors: Sequence[Tensor], logits: Sequence[Tensor], offsets: Sequence[Tensor], number: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Per level, the best boxes of an image (P, 5) and their logits, descending."""
+        decode = self.coder.decode_hulls if isinstance(self.coder, HullCoder) else self.coder.decode
+        found = []
+        for references, level_logits, level_offsets in zip(anchors, logits, offsets, strict=True):
+            score, rows = level_logits[number].topk(min(self.options.before, len(references)))
+            found.append((decode(references[rows], level_offsets[number, rows]), score))
         return found

@@ -129,7 +129,7 @@ class ARCConv2d(nn.Module):
         out_channels: int,
         kernel_size: Pair = 3,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = False,
@@ -143,6 +143,8 @@ class ARCConv2d(nn.Module):
         edge = _pair(kernel_size)
         if edge[0] != edge[1] or edge[0] % 2 == 0 or edge[0] == 1:
             raise ValueError(f"kernel_size: expected an odd square above 1, got {kernel_size}")
+        if isinstance(padding, str):
+            raise ValueError(f"padding: expected numbers, got {padding!r}")
         if kernels < 1:
             raise ValueError(f"kernels: expected at least 1, got {kernels}")
         if in_channels % groups or out_channels % groups:
@@ -205,15 +207,16 @@ class ARCConv2d(nn.Module):
         with torch.autocast(self.weight.device.type, enabled=False):
             turn = kernel_rotation_map(angles.to(self.weight.dtype), k) * gates.to(self.weight.dtype)[..., None, None]
             rows = turn.transpose(1, 2).reshape(-1, n * k * k)  # (image and new cell, kernel and old cell)
-            # Turns and adds up at once, without a copy of the weights.
-            kernel = rows @ self.weight.permute(1, 0, 3, 4, 2).reshape(out, n * k * k, channels)
+            # Turns and adds up at once; `matmul` would copy the weights where they need gradients.
+            weight = self.weight.permute(1, 0, 3, 4, 2).reshape(out, n * k * k, channels)
+            kernel = torch.bmm(rows.expand(out, -1, -1), weight)
         return kernel.view(out, -1, k, k, channels).permute(1, 0, 4, 2, 3)
 
     def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Each image with its own kernel."""
         device = x.device.type
         kernel = kernel.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or len(x) == 0:
             return self.by_products(x, kernel)
         shape = self.stride, self.padding, self.dilation
         if x.is_cpu:

@@ -13,7 +13,7 @@ from .literal import LiteralPPFAttention
 from .neighborhood import Neighborhood
 from .neighbors import Neighbors, RadiusNeighbors, knn, radius_search
 from .pyramid import Level, Pyramid
-from .roi_align import pool_rois, roi_align_rotated
+from .roi_pooling import pool_rois, roi_align, roi_align_rotated
 from .sampling import Voxels, farthest_point_sampling, morton_order, voxel_downsample
 from .segments import (
     group_rows,
@@ -59,6 +59,7 @@ __all__ = [
     "neighborhood_attention",
     "pool_rois",
     "radius_search",
+    "roi_align",
     "roi_align_rotated",
     "segment_argmax",
     "segment_max",

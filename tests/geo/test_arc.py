@@ -154,6 +154,11 @@ def test_gradients_of_the_layer() -> None:
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()), atol=1e-4)
 
 
+def test_no_images_give_no_outputs() -> None:
+    layer, x = layer_and_input(**OPTIONS[1])
+    assert layer(x[:0]).shape == (0, *layer(x).shape[1:])
+
+
 def turned_bilinearly(image: Tensor, angle: float) -> Tensor:
     """(C, S, S) turned clockwise on the screen."""
     cos, sin = math.cos(-angle), math.sin(-angle)
@@ -290,6 +295,7 @@ def test_errors() -> None:
         ("kernel_size: expected an odd square", {"kernel_size": 2}),
         ("kernel_size: expected an odd square", {"kernel_size": (3, 5)}),
         ("kernel_size: expected an odd square", {"kernel_size": 1}),
+        ("padding: expected numbers, got 'same'", {"padding": "same"}),
         ("kernels: expected at least 1", {"kernels": 0}),
         ("groups: expected a divisor", {"groups": 3}),
         ("init: expected", {"init": "ours"}),
