@@ -11,15 +11,18 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from . import apply, datasets, demo, doctor, evaluate, inspect, multi, register, view
+from . import apply, datasets, demo, detect, doctor, evaluate, inspect, multi, register, view
 from .messages import ExitCode, UsageError, error_text, exit_code_of, nearest
 from .options import Parser, join_signed_values
 
-_COMMANDS = {
+# A module has SUMMARY and either `add_arguments` and `run`, or ACTIONS, modules of that kind by name.
+_COMMANDS: dict[str, ModuleType] = {
     "register": register,
     "multi": multi,
     "view": view,
@@ -27,6 +30,7 @@ _COMMANDS = {
     "apply": apply,
     "evaluate": evaluate,
     "datasets": datasets,
+    "detect": detect,
     "demo": demo,
     "doctor": doctor,
 }
@@ -83,16 +87,28 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands = {}
     for name, module in _COMMANDS.items():
-        command = subparsers.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.SUMMARY[:1].upper() + module.SUMMARY[1:] + ".",
-            allow_abbrev=False,
-        )
+        commands[name] = command = _added(subparsers, name, module)
+        if actions := _actions(module):
+            below = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+            commands |= {f"{name} {action}": _added(below, action, part) for action, part in actions.items()}
+    return parser, commands
+
+
+def _actions(module: ModuleType) -> dict[str, ModuleType]:
+    return getattr(module, "ACTIONS", {})
+
+
+def _added(subparsers: Any, name: str, module: ModuleType) -> Parser:
+    command: Parser = subparsers.add_parser(
+        name,
+        help=module.SUMMARY,
+        description=module.SUMMARY[:1].upper() + module.SUMMARY[1:] + ".",
+        allow_abbrev=False,
+    )
+    if not _actions(module):
         module.add_arguments(command)
         command.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-        commands[name] = command
-    return parser, commands
+    return command
 
 
 def _run(arguments: list[str]) -> int:
@@ -103,20 +119,31 @@ def _run(arguments: list[str]) -> int:
     name = next((token for token in arguments if not token.startswith("-")), None)
     if name is None:
         parser.check_options(arguments)
-    elif name not in commands:
+    elif name not in _COMMANDS:
         raise UsageError(_unknown_command(name, arguments))
     else:
-        commands[name].check_options(arguments[arguments.index(name) + 1 :])
+        rest = arguments[arguments.index(name) + 1 :]
+        actions = _actions(_COMMANDS[name])
+        if actions and rest and not rest[0].startswith("-"):
+            if rest[0] not in actions:
+                raise UsageError(_unknown(f"{name} {rest[0]}", [f"{name} {action}" for action in actions]))
+            name, rest = f"{name} {rest[0]}", rest[1:]
+        commands[name].check_options(rest)
     options = parser.parse_args(arguments)
-    return int(_COMMANDS[options.command].run(options))
+    module = _COMMANDS[options.command]
+    return int(_actions(module).get(getattr(options, "action", ""), module).run(options))
 
 
 def _unknown_command(name: str, arguments: Sequence[str]) -> str:
     files = [token for token in arguments if Path(token).suffix and Path(token).is_file()]
     if name in files and len(files) == 2:
         return f"{name!r} is a file, not a command; did you mean 'rotaware register {' '.join(files)}'?"
-    guess = nearest(name, _COMMANDS)
-    hint = f"did you mean {guess!r}?" if guess else f"the commands are {', '.join(_COMMANDS)}"
+    return _unknown(name, _COMMANDS)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    guess = nearest(name, known)
+    hint = f"did you mean {guess!r}?" if guess else f"the commands are {', '.join(known)}"
     return f"unknown command {name!r}; {hint}"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 METRES_PER_UNIT = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "ft": 0.3048, "in": 0.0254}
@@ -35,6 +36,29 @@ class UsageError(Exception):
     """The command line itself is wrong: unknown option, missing argument, bad value."""
 
 
+class Fault(Exception):
+    """What the user gave does not do, in one line."""
+
+    def __init__(self, text: str, code: ExitCode = ExitCode.BAD_INPUT) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@contextmanager
+def faults(code: ExitCode = ExitCode.BAD_INPUT) -> Iterator[None]:
+    """Take a ValueError for a fault of what the user gave; around code that reads files or checks options alone.
+
+    >>> with faults(ExitCode.UNREADABLE_FILE):
+    ...     int("seven")
+    Traceback (most recent call last):
+    rotaware.cli.messages.Fault: invalid literal for int() with base 10: 'seven'
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise Fault(str(error), code) from error
+
+
 def exit_code_of(error: BaseException) -> ExitCode:
     """Exit code for an exception that reached the top.
 
@@ -43,6 +67,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
     """
     if isinstance(error, UsageError):
         return ExitCode.BAD_USAGE
+    if isinstance(error, Fault):
+        return error.code
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     # Torch reports a failed allocation as a plain RuntimeError.

@@ -87,6 +87,36 @@ def count(at_least: int) -> Callable[[str], int]:
     return parse
 
 
+def share(text: str) -> float:
+    """A number in [0, 1].
+
+    >>> share("0.25")
+    0.25
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Positive numbers separated by commas.
+
+    >>> numbers("0.5,1")
+    (0.5, 1.0)
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"expected positive numbers separated by commas, got {text!r}")
+    return values
+
+
 def report_formats(text: str) -> frozenset[str]:
     """`none`, or any of html and png.
 

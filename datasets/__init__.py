@@ -1,6 +1,6 @@
 """Datasets and generators of them: one file per dataset."""
 
-from .aerial_images import AerialImage, image_size, read_image
+from .aerial_images import IMAGE_ENDINGS, AerialImage, image_size, read_image
 from .aerial_scenes import AERIAL_CLASSES, AerialScenes
 from .augment import (
     BenchmarkRotation,
@@ -21,6 +21,7 @@ from .dataset_check import CheckedBenchmark, DatasetProblem, DatasetReport, chec
 from .depth_camera import DepthCamera
 from .dota import DOTA, DOTA_CLASSES, Labels, read_labels, write_dota, write_labels
 from .dota_split import SplitOptions, Window, shares_inside, windows
+from .drawing import class_colors, draw_objects
 from .fourdmatch import DeformingPair, FourDMatch
 from .indoor_rooms import room_fragments, write_indoor_rooms
 from .indoor_scenes import (
@@ -38,6 +39,7 @@ __all__ = [
     "AERIAL_CLASSES",
     "DOTA",
     "DOTA_CLASSES",
+    "IMAGE_ENDINGS",
     "AerialImage",
     "AerialScenes",
     "Benchmark",
@@ -60,7 +62,9 @@ __all__ = [
     "benchmark_rotation",
     "benchmark_turned",
     "check_dataset",
+    "class_colors",
     "disjoint_pairs",
+    "draw_objects",
     "image_size",
     "indoor_fragment",
     "indoor_pair",

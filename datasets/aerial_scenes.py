@@ -55,7 +55,7 @@ class AerialScenes:
     classes = AERIAL_CLASSES
 
     def __init__(
-        self, count: int, *, size: int = 256, seed: int = 0, metres_per_pixel: tuple[float, float] = (0.25, 0.9)
+        self, count: int, *, size: int = 256, seed: int = 0, metres_per_pixel: tuple[float, float] = (0.15, 0.4)
     ) -> None:
         if count < 1 or size < 32:
             raise ValueError(f"count, size: expected at least 1 and 32, got {count} and {size}")
@@ -127,18 +127,19 @@ class AerialScene:
             self._distract(middle + across * self.draw.uniform(20, 200) + ahead * self.draw.uniform(-half, half))
 
     def _land(self) -> None:
-        """Roads with traffic, parked rows, planes on an apron, tanks; buildings and trees between."""
-        if self.draw.uniform() < 0.75:
-            self._road(self.along)
-        if self.draw.uniform() < 0.4:
-            self._road(self.along + np.pi / 2)
-        plan = self.draw.uniform(size=3)
+        """Planes on an apron, tanks, roads with traffic, parked rows; buildings and trees between."""
+        # What is large goes first, or it would find no room.
+        plan = self.draw.uniform(size=5)
         if plan[0] < 0.5:
-            self._row("small-vehicle" if self.draw.uniform() < 0.7 else "large-vehicle")
-        if plan[1] < 0.5:
             self._apron()
-        if plan[2] < 0.35:
+        if plan[1] < 0.45:
             self._tanks()
+        if plan[2] < 0.75:
+            self._road(self.along)
+        if plan[3] < 0.4:
+            self._road(self.along + np.pi / 2)
+        if plan[4] < 0.5:
+            self._row("small-vehicle" if self.draw.uniform() < 0.7 else "large-vehicle")
         for name, most in (("small-vehicle", 5), ("large-vehicle", 3)):
             for _ in range(int(self.draw.integers(0, most))):
                 self._add(name, self._anywhere(), self.draw.uniform(0, 2 * np.pi), self._length(name))
@@ -179,13 +180,14 @@ class AerialScene:
 
     def _apron(self) -> None:
         turn, length = self.draw.uniform(0, 2 * np.pi), self._length("plane")
-        across, corner = np.array([-math.sin(turn), math.cos(turn)]), self._anywhere()
+        across, first = np.array([-math.sin(turn), math.cos(turn)]), self.draw.uniform(0.2, 0.8, 2) * self.size
         for place in range(int(self.draw.integers(1, 6))):
-            at = corner + across * place * length * 1.2
+            # To both sides in turn.
+            at = first + across * ((place + 1) // 2) * (-1) ** place * length * 1.2
             self._add("plane", at, turn + self.draw.normal(scale=0.1), length * self.draw.uniform(0.8, 1.1))
 
     def _tanks(self) -> None:
-        diameter, corner = self._length("storage-tank"), self._anywhere()
+        diameter, corner = self._length("storage-tank"), self.draw.uniform(0.1, 0.7, 2) * self.size
         for row in range(int(self.draw.integers(1, 4))):
             for column in range(int(self.draw.integers(1, 4))):
                 self._add("storage-tank", corner + 1.25 * diameter * np.array([column, row]), 0.0, diameter)

@@ -12,7 +12,9 @@ from .detectors import Detector, DetectorConfig, build_detector
 from .evaluation import Annotations, ClassResult, DetectionResult, evaluate_detections
 from .export import export_onnx
 from .fpn import FPN
+from .inference import by_class, detect_images
 from .merging import EdgeRule, PatchOrigin, merge_patches, patch_origin, read_patch_index, write_patch_index
+from .recipes import Recipe, published_recipe, small_recipe
 from .regression import AngleCodedCoder, regression_loss
 from .resnet import ResNet, ResNetConfig, load_resnet
 from .retina_head import RetinaHeadOptions
@@ -21,6 +23,7 @@ from .rpn import RPNOptions
 from .structures import Detections, Targets
 from .suppression import DetectionOptions
 from .tiling import Raster, Tiling, detect_tiled, tile_origins
+from .training import TrainingOptions, train_detector
 
 __all__ = [
     "FPN",
@@ -45,6 +48,7 @@ __all__ = [
     "PhaseShiftCoder",
     "RPNOptions",
     "Raster",
+    "Recipe",
     "ResNet",
     "ResNetConfig",
     "RetinaHeadOptions",
@@ -53,11 +57,14 @@ __all__ = [
     "Sample",
     "Targets",
     "Tiling",
+    "TrainingOptions",
     "VectorAngleCoder",
     "average_precision",
     "build_detector",
+    "by_class",
     "crop_map",
     "cropped",
+    "detect_images",
     "detect_tiled",
     "evaluate_detections",
     "export_onnx",
@@ -69,11 +76,14 @@ __all__ = [
     "merge_patches",
     "patch_origin",
     "probiou_loss",
+    "published_recipe",
     "read_detections",
     "read_patch_index",
     "regression_loss",
     "save_detector",
+    "small_recipe",
     "tile_origins",
+    "train_detector",
     "write_detections",
     "write_patch_index",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -19,6 +19,7 @@ from rotaware.geo.checks import require_choice, require_shape
 from .anchors import RETINA_ANCHORS, RPN_ANCHORS, Anchors
 from .box_coders import HullCoder, MidpointCoder, upright
 from .fpn import FPN
+from .plain_data import from_plain
 from .resnet import ResNet, ResNetConfig
 from .retina_head import RetinaHead, RetinaHeadOptions
 from .roi_head import RoIHead, RoIHeadOptions
@@ -74,39 +75,11 @@ class DetectorConfig:
         Raises:
             ValueError: a key that is not known, with those that are.
         """
-        return _from_dict(cls, given, "config")
+        return from_plain(cls, given, "config")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
-
-
-_PARTS = {
-    "backbone": ResNetConfig,
-    "rpn": RPNOptions,
-    "roi_head": RoIHeadOptions,
-    "retina_head": RetinaHeadOptions,
-    "detections": DetectionOptions,
-}
-
-
-def _from_dict(cls: Any, given: Mapping[str, Any], where: str) -> Any:
-    assert is_dataclass(cls)
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: expected a mapping, got {given!r}")
-    known = {each.name for each in fields(cls)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ValueError(f"{where}: expected keys among {', '.join(sorted(known))}, got {', '.join(unknown)}")
-    values = {}
-    for name, value in given.items():
-        if cls is DetectorConfig and name in _PARTS:
-            value = _from_dict(_PARTS[name], value, f"{where}.{name}")
-        values[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 class Detector(nn.Module):

@@ -29,6 +29,7 @@ class RetinaHeadOptions:
             With the code "psc", half as much by default, as published.
         angle: how the angle is predicted, see `coder_of`; codes are for RetinaNet.
         angle_weight: of the loss of a code; None as published, 0.8 for "csl" and 0.2 for "psc" (and "vector").
+        positive, negative: overlaps from which a reference belongs to an object, and below which it is background.
         before: best boxes of a level that are looked at.
     """
 
@@ -37,6 +38,8 @@ class RetinaHeadOptions:
     regression_weight: float | None = None
     angle: AngleCode = "offset"
     angle_weight: float | None = None
+    positive: float = 0.5
+    negative: float = 0.4
     before: int = 2000
 
     def __post_init__(self) -> None:
@@ -44,6 +47,10 @@ class RetinaHeadOptions:
             raise ValueError(f"retina_head: expected positive counts, got {self}")
         require_choice("regression", self.regression, get_args(RegressionLoss))
         require_choice("angle", self.angle, get_args(AngleCode))
+        if not 0 <= self.negative <= self.positive <= 1:
+            raise ValueError(
+                f"negative, positive: expected rising overlaps in [0, 1], got {self.negative}, {self.positive}"
+            )
 
 
 class RetinaHead(nn.Module):
@@ -71,7 +78,7 @@ class RetinaHead(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.beta, self.options = classes, beta, options
-        self.coder, self.assigner = coder_of(options.angle), MaxIoUAssigner(0.5, 0.4)
+        self.coder, self.assigner = coder_of(options.angle), MaxIoUAssigner(options.positive, options.negative)
         self.class_tower = _tower(class_channels or channels, channels, convolutions)
         self.box_tower = _tower(channels, channels, convolutions)
         self.classify = nn.Conv2d(channels, per_cell * classes, 3, padding=1)

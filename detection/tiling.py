@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rotaware.geo.boxes import boxes_to_quads
+from rotaware.geo.boxes import boxes_to_quads, normalize_boxes
 
-from .augmentation import FILL
 from .merging import EdgeRule, PatchOrigin, at_inner_borders, without_doubles
 from .structures import Detections
 
@@ -36,10 +37,12 @@ class Tiling:
     """How an image is cut and put together again.
 
     Args:
-        size: edge of the square tiles that the detector gets, in pixels.
+        size: edge of the square tiles that the detector gets, in pixels; tiles of smaller images are smaller.
         overlap: of neighboring tiles, in pixels of the tile; objects that are longer can be cut in all of them.
         rates: scales at which the image is seen; at 0.5 a tile shows twice as much.
         batch: tiles at once.
+        turns: each tile is seen turned by 0, 90, 180 and 270 degrees as well, and boxes are turned back: four times the
+            work, for boxes that turn with the image.
         threshold: IoU above which the worse of two detections of a class goes.
         edges: rule for objects that may be cut; None goes by scores alone.
     """
@@ -48,6 +51,7 @@ class Tiling:
     overlap: int = 200
     rates: tuple[float, ...] = (1.0,)
     batch: int = 4
+    turns: bool = False
     threshold: float = 0.1
     edges: EdgeRule | None = field(default_factory=EdgeRule)
 
@@ -83,9 +87,8 @@ def detect_tiled(
     """What a detector finds in a whole image.
 
     Args:
-        detect: takes tiles (B, 3, size, size) uint8, RGB, on the CPU, and gives detections of each: a detector in
-            evaluation mode, or a function that moves tiles to where it is. Where a tile reaches beyond the image it
-            has the mean colour.
+        detect: takes tiles (B, 3, H, W) uint8, RGB, on the CPU, and gives detections of each: a detector in evaluation
+            mode, or a function that moves tiles to where it is.
         image: (H, W, 3) uint8; read window by window, so that it may be larger than memory.
         tiling: how it is cut.
     Returns:
@@ -101,36 +104,57 @@ def detect_tiled(
     height, width = image.shape[:2]
     origins = tile_origins(width, height, tiling)
     boxes, scores, labels, tile = [], [], [], []
-    for start in range(0, len(origins), tiling.batch):
-        places = origins[start : start + tiling.batch]
-        found = detect(torch.stack([_tile(image, place, tiling.size) for place in places]))
-        if len(found) != len(places):
-            raise ValueError(f"detect: expected detections of {len(places)} tiles, got {len(found)}")
-        for number, (place, each) in enumerate(zip(places, found, strict=True), start=start):
-            each = each.to("cpu")
-            own = each.boxes.double()
-            own[:, :4] /= place.rate
-            own[:, :2] += torch.tensor([place.left, place.top])
-            boxes.append(own)
-            scores.append(each.scores)
-            labels.append(each.labels)
-            tile.append(torch.full((len(each),), number))
+    for numbers in _batches(origins, tiling.batch):
+        tiles = torch.stack([_tile(image, origins[number]) for number in numbers])
+        for turn in range(4) if tiling.turns else (0,):
+            turned = tiles.rot90(-turn, (2, 3))
+            found = detect(turned)
+            if len(found) != len(numbers):
+                raise ValueError(f"detect: expected detections of {len(numbers)} tiles, got {len(found)}")
+            for number, each in zip(numbers, found, strict=True):
+                each, place = each.to("cpu"), origins[number]
+                own = _turned_back(each.boxes.double(), turn, turned.shape[2:])
+                own[:, :4] /= place.rate
+                own[:, :2] += torch.tensor([place.left, place.top])
+                boxes.append(own)
+                scores.append(each.scores)
+                labels.append(each.labels)
+                tile.append(torch.full((len(each),), number))
     merged = torch.cat(boxes), torch.cat(scores), torch.cat(labels), torch.cat(tile)
     return _merged(*merged, (width, height), origins, tiling)
 
 
-def _tile(image: Raster, place: PatchOrigin, size: int) -> Tensor:
-    """(3, size, size) uint8, padded right and below."""
-    left, top, window = int(place.left), int(place.top), int(place.size or size)
+def _batches(origins: Sequence[PatchOrigin], most: int) -> Iterator[list[int]]:
+    """Numbers of tiles that go through the detector together: those of one scale, for they are of one size."""
+    for _, group in groupby(range(len(origins)), key=lambda number: origins[number].rate):
+        numbers = list(group)
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
+
+
+def _tile(image: Raster, place: PatchOrigin) -> Tensor:
+    """(3, H, W) uint8."""
+    left, top, window = int(place.left), int(place.top), int(place.size or 0)
     part = np.asarray(image[top : top + window, left : left + window])
     if part.dtype != np.uint8:
         raise ValueError(f"image: expected uint8, got {part.dtype}")
-    tile = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].repeat(1, window, window)
-    tile[:, : part.shape[0], : part.shape[1]] = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
-    if window == size:
+    tile = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
+    shape = [max(1, round(length * place.rate)) for length in tile.shape[1:]]
+    if shape == list(tile.shape[1:]):
         return tile
-    scaled = functional.interpolate(tile[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+    scaled = functional.interpolate(tile[None].float(), shape, mode="bilinear", antialias=True)[0]
     return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def _turned_back(boxes: Tensor, turn: int, shape: Sequence[int]) -> Tensor:
+    """Boxes found in a tile of `shape` that was turned clockwise by quarters, in the tile as it was."""
+    for _ in range(turn):
+        height, width = shape
+        # The inverse of a clockwise quarter turn, which takes (x, y) to (height - y, x).
+        x, y, w, h, theta = boxes.unbind(1)
+        boxes = normalize_boxes(torch.stack([y, width - x, w, h, theta - math.pi / 2], dim=1))
+        shape = width, height
+    return boxes
 
 
 def _merged(
