@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .messages import ExitCode, format_count
+from .progress import counting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     from .result_json import dump
 
-    with _progress(silent=options.json) as on_cloud:
+    with counting("scans", silent=options.json) as on_cloud:
         report = check_dataset(options.root, read=read_points, on_cloud=on_cloud)
     if options.json:
         print(dump({"schema_version": 1, "ok": report.ok, **asdict(report)}), end="")
@@ -86,18 +84,3 @@ def _lines(report: DatasetReport) -> list[str]:
         *lines,
         "everything can be used" if report.ok else f"{count} {'problem' if count == 1 else 'problems'} found",
     ]
-
-
-@contextmanager
-def _progress(*, silent: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, nothing elsewhere."""
-    if silent or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: tuple[Any, ...] = (TextColumn("scans"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("scans", total=None)
-        yield lambda done, of: bars.update(task, completed=done, total=of)

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .messages import ExitCode, Fault, faults
 
 if TYPE_CHECKING:
-    from rotaware.datasets import AerialImage
+    from rotaware.datasets import LabelledImages
     from rotaware.detection import Annotations, Sample
-
-
-class Labelled(Protocol):
-    """Images with objects, whatever their layout."""
-
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """How many images."""
-
-    def name(self, number: int) -> str:
-        """Of an image."""
-
-    def objects(self, number: int) -> Labels:
-        """Of an image, without its pixels."""
-
-    def __getitem__(self, number: int, /) -> AerialImage:
-        """An image with its objects."""
-
-
-class Labels(Protocol):
-    """The objects of an image, and what was wrong with its labels, counted by kind."""
-
-    @property
-    def quads(self) -> object:
-        """(n, 4, 2)."""
-
-    @property
-    def problems(self) -> Mapping[str, int]:
-        """By kind."""
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +25,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="A,B,...", help="names of the classes, if they are not those of DOTA")
 
 
-def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence[str] | None = None) -> Labelled:
+def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence[str] | None = None) -> LabelledImages:
     """The images below `root`: HRSC2016 if that is its layout, else DOTA's.
 
     Args:
@@ -66,12 +36,14 @@ def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence
         FileNotFoundError: no such layout in it.
         Fault: names that do not do.
     """
-    from rotaware.datasets import DOTA
+    from rotaware.datasets import DOTA, HRSC2016
 
     if options.classes is not None:
         classes = tuple(part.strip() for part in options.classes.split(",") if part.strip())
         if not classes or len(set(classes)) != len(classes):
             raise Fault(f"--classes: expected names that differ, got {options.classes!r}")
+    if (Path(root) / "FullDataSet").is_dir():
+        return HRSC2016(root, options.split or "trainval")
     with faults():
         return DOTA(root, options.split, version=options.data_version, classes=classes)
 
@@ -79,10 +51,10 @@ def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence
 class TrainingImages:
     """The images that hold objects, as `train_detector` takes them."""
 
-    def __init__(self, images: Labelled) -> None:
+    def __init__(self, images: LabelledImages) -> None:
         self.images = images
         objects = [images.objects(number) for number in range(len(images))]
-        self.numbers = [number for number, each in enumerate(objects) if len(each.quads)]  # type: ignore[arg-type]
+        self.numbers = [number for number, each in enumerate(objects) if len(each.quads)]
         self.problems: dict[str, int] = {}
         for each in objects:
             for kind, count in each.problems.items():
@@ -102,15 +74,15 @@ class TrainingImages:
         return Sample(pixels, torch.from_numpy(found.quads), torch.from_numpy(found.labels), found.name)
 
 
-def annotations_of(images: Labelled) -> dict[str, Annotations]:
+def annotations_of(images: LabelledImages) -> dict[str, Annotations]:
     """Raw quads by image, as the evaluation takes them."""
     from rotaware.detection import Annotations
 
     found = {}
     for number in range(len(images)):
         each = images.objects(number)
-        labels = tuple(images.classes[label] for label in each.labels)  # type: ignore[attr-defined]
-        found[images.name(number)] = Annotations(each.quads, labels, each.difficult)  # type: ignore[attr-defined,arg-type]
+        labels = tuple(images.classes[label] for label in each.labels)
+        found[images.name(number)] = Annotations(each.quads, labels, each.difficult)
     return found
 
 

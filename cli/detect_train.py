@@ -174,7 +174,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"{path}: expected a state dict, got {error}") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: expected a state dict, got {type(found).__name__}")
-    return found.get("state_dict", found)  # type: ignore[no-any-return]
+    return found.get("state_dict", found)
 
 
 def _fabric(options: argparse.Namespace) -> Fabric:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import apply, datasets, demo, detect, doctor, evaluate, inspect, multi, register, view
+from . import apply, datasets, demo, detect, doctor, dota, evaluate, inspect, multi, register, view
 from .messages import ExitCode, UsageError, error_text, exit_code_of, nearest
 from .options import Parser, join_signed_values
 
@@ -31,6 +31,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "datasets": datasets,
     "detect": detect,
+    "dota": dota,
     "demo": demo,
     "doctor": doctor,
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -116,6 +118,29 @@ class BarProgress(Progress):
 
     def close(self) -> None:
         self._bars.stop()
+
+
+@contextmanager
+def counting(what: str, *, silent: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of things that are counted, on a terminal; nothing elsewhere.
+
+    Args:
+        what: the things.
+        silent: no bar on a terminal either.
+    Returns:
+        Takes how many are done, and of how many; None if nothing is shown.
+    """
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns: tuple[Any, ...] = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)
 
 
 def make_progress(*, silent: bool) -> Progress:

@@ -20,9 +20,12 @@ from .benchmarks import open_benchmark
 from .dataset_check import CheckedBenchmark, DatasetProblem, DatasetReport, check_dataset
 from .depth_camera import DepthCamera
 from .dota import DOTA, DOTA_CLASSES, Labels, read_labels, write_dota, write_labels
+from .dota_check import LabelledReport, check_labelled
+from .dota_patches import LabelledImages, SplitReport, split_dota
 from .dota_split import SplitOptions, Window, shares_inside, windows
 from .drawing import class_colors, draw_objects
 from .fourdmatch import DeformingPair, FourDMatch
+from .hrsc import HRSC2016, read_hrsc_labels
 from .indoor_rooms import room_fragments, write_indoor_rooms
 from .indoor_scenes import (
     Fragment,
@@ -39,6 +42,7 @@ __all__ = [
     "AERIAL_CLASSES",
     "DOTA",
     "DOTA_CLASSES",
+    "HRSC2016",
     "IMAGE_ENDINGS",
     "AerialImage",
     "AerialScenes",
@@ -53,15 +57,19 @@ __all__ = [
     "FourDMatch",
     "Fragment",
     "IndoorScenes",
+    "LabelledImages",
+    "LabelledReport",
     "Labels",
     "LogEntry",
     "RegistrationPair",
     "SplitOptions",
+    "SplitReport",
     "ThreeDMatch",
     "Window",
     "benchmark_rotation",
     "benchmark_turned",
     "check_dataset",
+    "check_labelled",
     "class_colors",
     "disjoint_pairs",
     "draw_objects",
@@ -73,6 +81,7 @@ __all__ = [
     "published_augmentation",
     "random_crop",
     "random_subset",
+    "read_hrsc_labels",
     "read_image",
     "read_info",
     "read_labels",
@@ -82,6 +91,7 @@ __all__ = [
     "rotation_about_fixed_axes",
     "shaken",
     "shares_inside",
+    "split_dota",
     "turned",
     "uniform_augmentation",
     "unrelated_pair",

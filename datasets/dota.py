@@ -33,6 +33,8 @@ DOTA_CLASSES: Mapping[str, tuple[str, ...]] = {
     "1.5": (*_FIRST, "container-crane"),
     "2.0": (*_FIRST, "container-crane", "airport", "helipad"),
 }
+# Names of the classes in the order of their labels, one a line: what a folder of other classes says about itself.
+CLASSES = "classes.txt"
 _HEADERS = ("imagesource:", "gsd:")
 # Folders of labels beside `images`, the first that is there.
 _LABELS = ("labelTxt", "labelTxt-v{version}/labelTxt", "labelTxt-v{version}", "labels", "annfiles")
@@ -120,7 +122,8 @@ class DOTA:
         root: folder with `images` and labels, or with a folder per split that holds them.
         split: "train", "val", "test", or None where `root` holds the images itself.
         version: of the classes, and of the labels where there are several.
-        classes: other names, in the order of the labels.
+        classes: other names, in the order of the labels; None takes those of `classes.txt` in `root`, if it is there,
+            or else of the version.
 
     Images without a label file have no objects, as those of the test split.
 
@@ -140,7 +143,10 @@ class DOTA:
         if version not in DOTA_CLASSES:
             raise ValueError(f"version: expected one of {', '.join(DOTA_CLASSES)}, got {version!r}")
         self.version = version
-        self.classes = DOTA_CLASSES[version] if classes is None else tuple(classes)
+        listed = Path(root) / CLASSES
+        if classes is None:
+            classes = listed.read_text(encoding="utf-8").split() if listed.is_file() else DOTA_CLASSES[version]
+        self.classes = tuple(classes)
         folder = Path(root) if split is None else Path(root) / split
         images = folder / "images"
         if not images.is_dir():
@@ -190,7 +196,7 @@ def write_labels(quads: NDArray[np.float64], labels: Sequence[str], difficult: S
 
 
 def write_dota(root: str | PathLike[str], images: Iterable[AerialImage], classes: Sequence[str]) -> int:
-    """Images and labels in the layout of DOTA; files of the same names are replaced.
+    """Images, labels and `classes.txt` in the layout of DOTA; files of the same names are replaced.
 
     Args:
         root: folder, made if it does not exist.
@@ -206,4 +212,10 @@ def write_dota(root: str | PathLike[str], images: Iterable[AerialImage], classes
         write_whole(root / "images" / f"{each.name}.png", partial(picture.save, format="PNG"))
         write_whole(root / "labelTxt" / f"{each.name}.txt", write_labels(each.quads, names, each.difficult.tolist()))
         count += 1
+    write_classes(root, classes)
     return count
+
+
+def write_classes(root: str | PathLike[str], classes: Sequence[str]) -> None:
+    """`classes.txt`, from which `DOTA` takes its classes."""
+    write_whole(Path(root) / CLASSES, "".join(f"{name}\n" for name in classes))

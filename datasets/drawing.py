@@ -54,7 +54,8 @@ def draw_objects(
     picture = Image.fromarray(np.ascontiguousarray(image))
     pen, colors = ImageDraw.Draw(picture), class_colors(len(classes))
     line = max(1, round(max(height, width) / 900))
-    font = ImageFont.load_default(size=max(10, 10 * line))
+    letters = max(10, 10 * line)
+    font = ImageFont.load_default(size=letters)
     usable = np.isfinite(quads).all(axis=(1, 2)) & (np.abs(quads) < 4 * max(height, width)).all(axis=(1, 2))
     for number in np.flatnonzero(usable):
         corners, color = [tuple(corner) for corner in quads[number]], colors[labels[number]]
@@ -63,7 +64,7 @@ def draw_objects(
         longest = np.linalg.norm(quads[number] - np.roll(quads[number], -1, axis=0), axis=1).max()
         if scores is not None and longest > _WORDY * line:
             x, y = quads[number].min(axis=0)
-            place = float(np.clip(x, 0, width - 3 * font.size)), float(np.clip(y - font.size - line, 0, height))
+            place = float(np.clip(x, 0, width - 3 * letters)), float(np.clip(y - letters - line, 0, height))
             pen.text(place, f"{scores[number]:.2f}", fill=color, font=font, stroke_width=line, stroke_fill=(0, 0, 0))
     _legend(pen, font, line, labels[usable], classes, colors)
     return np.asarray(picture)

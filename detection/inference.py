@@ -29,7 +29,7 @@ def detect_images(
     device = detector.mean.device
 
     def found(tiles: Tensor) -> Sequence[Detections]:
-        return detector(tiles.to(device))  # type: ignore[no-any-return]
+        return detector(tiles.to(device))
 
     training = detector.training
     detector.eval()

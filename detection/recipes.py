@@ -74,10 +74,12 @@ def published_recipe(
     (94494, 0.5, (2, 3, 4))
     """
     depth, arc = _backbone(backbone)
-    frozen = {"frozen_stages": 1, "frozen_norms": True} if pretrained else {}
+    weights = ResNetConfig(
+        depth, arc_stages=(2, 3, 4) if arc else (), frozen_stages=1 if pretrained else 0, frozen_norms=pretrained
+    )
     batch, rate = 2, 0.005 if kind in TWO_STAGES else 0.0025
     return Recipe(
-        DetectorConfig(kind, tuple(classes), ResNetConfig(depth, arc_stages=(2, 3, 4) if arc else (), **frozen)),
+        DetectorConfig(kind, tuple(classes), weights),
         _augmentation(1024, classes, 0.5 if rotated else 0.0),
         TrainingOptions(
             steps=max(1, -(-images * epochs // batch)),

@@ -190,8 +190,8 @@ class Training:
         with torch.no_grad():
             for mean, value in zip(self.averaged.parameters(), self.detector.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-            for mean, value in zip(self.averaged.buffers(), self.detector.buffers(), strict=True):
-                mean.copy_(value)
+            for kept, now in zip(self.averaged.buffers(), self.detector.buffers(), strict=True):
+                kept.copy_(now)
 
     def _blamed(self, batch: Batch, losses: Mapping[str, Tensor]) -> str:
         """Which loss was not finite, and on which images."""
