@@ -37,7 +37,7 @@ def test_patches_lead_back_to_the_image(source: DOTA, tmp_path: Path) -> None:
         left, top = place["left"], place["top"]
         assert each.name == f"P1__200__{left}___{top}" and each.image.shape == (200, 200, 3)
         np.testing.assert_array_equal(each.image, whole.image[top : top + 200, left : left + 200])
-        for quad, label in zip(each.quads + [left, top], each.labels, strict=True):
+        for quad, label in zip(each.quads + np.array([left, top]), each.labels, strict=True):
             same = (np.abs(whole.quads - quad).max(axis=(1, 2)) < 1e-6) & (whole.labels == label)
             seen.add(int(np.flatnonzero(same)[0]))
     assert len(seen) == report.objects == 60 and not report.lost

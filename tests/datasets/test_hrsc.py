@@ -78,7 +78,7 @@ def test_damage_is_counted_or_named(root: Path) -> None:
 
 
 def test_missing_files(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="expected ids of images .* got .*100000003"):
+    with pytest.raises(FileNotFoundError, match=r"expected ids of images .* got .*100000003"):
         HRSC2016(root, "test")
     with pytest.raises(FileNotFoundError, match=r"expected ImageSets/val.txt and FullDataSet/AllImages"):
         HRSC2016(root, "val")
