@@ -28,7 +28,7 @@ def box_iou_rotated(a: Tensor, b: Tensor, *, mode: Mode = "iou", aligned: bool =
     """
     require_pair("a", a, "b", b, (5,), mode, aligned)
     first, second = (boxes_to_quads(each.detach().double() if each.is_cpu else each.detach()) for each in (a, b))
-    return overlaps(first, second, mode, aligned).to(a.dtype)
+    return overlaps(first, second, mode, aligned, a.dtype)
 
 
 def differentiable_box_iou(a: Tensor, b: Tensor) -> Tensor:

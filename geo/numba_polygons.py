@@ -135,16 +135,18 @@ def _overlap(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _fill(a, b, of_first, found, start, stop):  # type: ignore[no-untyped-def]
+def _fill(a, b, order, widest, of_first, found, start, stop):  # type: ignore[no-untyped-def]
+    """Rows of the result; `b` is sorted by the left ends of its hulls, `order` tells where each belongs."""
     quads_a, hulls_a, areas_a, convex_a = a
     quads_b, hulls_b, areas_b, convex_b = b
     work = np.empty((6, _MOST + 2, 2))
+    ends = hulls_b[:, 0].copy()
     for i in range(start, stop):
         left, top, right, bottom = hulls_a[i, 0], hulls_a[i, 1], hulls_a[i, 2], hulls_a[i, 3]
-        for j in range(found.shape[1]):
-            found[i, j] = 0.0
-            if left < hulls_b[j, 2] and hulls_b[j, 0] < right and top < hulls_b[j, 3] and hulls_b[j, 1] < bottom:
-                found[i, j] = _overlap(
+        found[i] = 0.0
+        for j in range(np.searchsorted(ends, left - widest), np.searchsorted(ends, right)):
+            if left < hulls_b[j, 2] and top < hulls_b[j, 3] and hulls_b[j, 1] < bottom:
+                found[i, order[j]] = _overlap(
                     quads_a[i], areas_a[i], convex_a[i], quads_b[j], areas_b[j], convex_b[j], of_first, work
                 )
 
@@ -158,18 +160,27 @@ def _fill_aligned(a, b, of_first, found, start, stop):  # type: ignore[no-untype
         found[i] = _overlap(quads_a[i], areas_a[i], convex_a[i], quads_b[i], areas_b[i], convex_b[i], of_first, work)
 
 
-def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: bool) -> np.ndarray:
-    """(N, M), or (N,) if `aligned`, of (N, 4, 2) and (M, 4, 2) float64."""
+def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: bool, dtype: np.dtype) -> np.ndarray:
+    """(N, M), or (N,) if `aligned`, of (N, 4, 2) and (M, 4, 2) float64, rounded to `dtype`."""
     first, second = prepared(a), prepared(b)
     if aligned:
-        found = np.empty(len(a))
+        found = np.empty(len(a), dtype)
         run_in_pieces(
             lambda start, stop: _fill_aligned(first, second, of_first, found, start, stop), len(a), smallest=2000
         )
         return found
-    found = np.empty((len(a), len(b)))
+    found = np.empty((len(a), len(b)), dtype)
+    # Hulls with NaN come last, and overlap none.
+    order = np.argsort(second[1][:, 0], kind="stable")
+    second = tuple(each[order] for each in second)
+    widths = second[1][:, 2] - second[1][:, 0]
+    widest = float(np.nanmax(widths, initial=0.0))
     smallest = max(1, 20_000 // max(1, len(b)))
-    run_in_pieces(lambda start, stop: _fill(first, second, of_first, found, start, stop), len(a), smallest=smallest)
+    run_in_pieces(
+        lambda start, stop: _fill(first, second, order, widest, of_first, found, start, stop),
+        len(a),
+        smallest=smallest,
+    )
     return found
 
 

@@ -162,16 +162,18 @@ def quad_iou(a: Tensor, b: Tensor, *, mode: Mode = "iou", aligned: bool = False)
     0.1428571492433548
     """
     require_pair("a", a, "b", b, (4, 2), mode, aligned)
-    return overlaps(a.detach(), b.detach(), mode, aligned)
+    return overlaps(a.detach(), b.detach(), mode, aligned, a.dtype)
 
 
-def overlaps(a: Tensor, b: Tensor, mode: Mode, aligned: bool) -> Tensor:
-    """`quad_iou` without its checks."""
+def overlaps(a: Tensor, b: Tensor, mode: Mode, aligned: bool, dtype: torch.dtype) -> Tensor:
+    """`quad_iou` without its checks, in another precision than that of the quads."""
     if a.device.type == "cpu":
         first, second = (each.double().contiguous().numpy() for each in (a, b))
-        return torch.from_numpy(quad_overlaps_cpu(first, second, mode == "iof", aligned)).to(a.dtype)
+        # Half precision is not numpy's to fill.
+        wide = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+        return torch.from_numpy(quad_overlaps_cpu(first, second, mode == "iof", aligned, wide)).to(dtype)
     if aligned:
-        return _pair_overlaps(a, b, mode)
+        return _pair_overlaps(a, b, mode).to(dtype)
     found = a.new_zeros(len(a), len(b))
     low, high = a.amin(dim=1), a.amax(dim=1)
     other_low, other_high = b.amin(dim=1), b.amax(dim=1)
@@ -181,7 +183,7 @@ def overlaps(a: Tensor, b: Tensor, mode: Mode, aligned: bool) -> Tensor:
         near = ((low[rows, None] < other_high) & (other_low < high[rows, None])).all(dim=-1)
         i, j = near.nonzero(as_tuple=True)
         found[start + i, j] = _pair_overlaps(a[start + i], b[j], mode)
-    return found
+    return found.to(dtype)
 
 
 def _pair_overlaps(a: Tensor, b: Tensor, mode: Mode) -> Tensor:
