@@ -1,6 +1,7 @@
-"""Neighborhood attention on a GPU: first whether every Triton kernel is right, then how fast, beside all other ways.
+"""Our GPU code on a GPU: first whether every Triton kernel is right, then how fast, beside all other ways.
 
-In this order: kernels against float64 autograd of the definition, with bitwise equal repetitions; bandwidth of a copy
+In this order: kernels against float64 autograd of the definition, with bitwise equal repetitions; operators of boxes
+against the CPU, and Oriented R-CNN at 1024 pixels, plain and ARC, for inference and training; bandwidth of a copy
 and of gathered rows; attention of RoITr's layers at 30k points, of 20k, 200k and 1M points, in Morton order and
 shuffled, in float32 and bfloat16; lists and searches on the device; grids beside FlexAttention and dense attention; and
 at last what must be compiled for long. The share of the roofline, bytes that a fused kernel must move over the measured
@@ -42,7 +43,7 @@ GRID_WIDTH = 32
 # (shape, window) of the grids that are timed.
 GRIDS = (((64, 64), (7, 7)), ((128, 128), (7, 7)), ((256, 256), (7, 7)), ((16, 32, 32), (3, 5, 5)))
 TINY_GRIDS = (((6, 8), (3, 3)),)
-PARTS = ("checks", "bandwidth", "layers", "lists", "grids", "flex", "compiled")
+PARTS = ("checks", "detection", "bandwidth", "layers", "lists", "grids", "flex", "compiled")
 SECONDS_LEFT = 15  # what the last item and the report may still take
 
 
@@ -133,6 +134,20 @@ def check(run: Run, options: argparse.Namespace) -> None:
     found = parallel(run, options, "check", jobs)
     run.report["checks"] += [record for records in found for record in records]
     run.report["checks_missing"] = len(jobs) - len(found)
+
+
+def detection(run: Run, device: torch.device, options: argparse.Namespace) -> None:
+    """Operators of boxes, then a detector."""
+    from gpu_detection import check_detection, time_detection
+
+    def checked() -> None:
+        run.report["checks"] += check_detection(options.device, options.tiny)
+
+    def timed() -> None:
+        run.report["detection"] += time_detection(device, options.tiny)
+
+    run.item("check of boxes and detectors", checked)
+    run.item("detectors", timed)
 
 
 def measure_bandwidth(run: Run, clock: Clock, options: argparse.Namespace) -> None:
@@ -341,6 +356,10 @@ def markdown(report: dict[str, Any]) -> str:
         *(["Bandwidth:\n\n" + "\n".join(bandwidth)] if bandwidth else []),
         *(["Built once per cloud:\n\n" + "\n".join(lists)] if lists else []),
     ]  # fmt: skip
+    if report["detection"]:
+        from gpu_detection import detection_table
+
+        text += ["Oriented R-CNN:", detection_table(report["detection"])]
     if report["results"]:
         text += [
             "Fastest of repeated calls from cold caches, by events of the device. In brackets the share of the "
@@ -396,7 +415,7 @@ def main(arguments: list[str] | None = None) -> int:
     report["commit"] = report["commit"] or options.commit
     if on_gpu:
         report["machine"] |= gpu_facts()
-    report |= {"checks": [], "checks_missing": 0, "bandwidth": {}, "results": [], "lists": []}
+    report |= {"checks": [], "checks_missing": 0, "bandwidth": {}, "results": [], "lists": [], "detection": []}
     report |= {"tuning": {"layers": [], "grids": [], "table": []}, "failures": [], "skipped": [], "seconds": {}}
     run = Run(report, options.output, options.budget)
     perform(run, device, options)
@@ -417,6 +436,8 @@ def perform(run: Run, device: torch.device, options: argparse.Namespace) -> None
     parts = options.parts or (("checks",) if options.tune else PARTS)
     if "checks" in parts:
         run.item("checks", lambda: check(run, options))
+    if "detection" in parts:
+        detection(run, device, options)
     clock = Clock(device, options.seconds, run.deadline - SECONDS_LEFT)
     if "bandwidth" in parts:
         run.item("bandwidth", lambda: measure_bandwidth(run, clock, options))
