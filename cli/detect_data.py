@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .messages import ExitCode, Fault, faults
 
 if TYPE_CHECKING:
-    from rotaware.datasets import LabelledImages
+    from rotaware.datasets import LabelledFolder
     from rotaware.detection import Annotations, Sample
 
 
@@ -25,7 +25,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="A,B,...", help="names of the classes, if they are not those of DOTA")
 
 
-def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence[str] | None = None) -> LabelledImages:
+def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence[str] | None = None) -> LabelledFolder:
     """The images below `root`: HRSC2016 if that is its layout, else DOTA's.
 
     Args:
@@ -51,7 +51,7 @@ def labelled_images(root: str, options: argparse.Namespace, *, classes: Sequence
 class TrainingImages:
     """The images that hold objects, as `train_detector` takes them."""
 
-    def __init__(self, images: LabelledImages) -> None:
+    def __init__(self, images: LabelledFolder) -> None:
         self.images = images
         objects = [images.objects(number) for number in range(len(images))]
         self.numbers = [number for number, each in enumerate(objects) if len(each.quads)]
@@ -74,7 +74,7 @@ class TrainingImages:
         return Sample(pixels, torch.from_numpy(found.quads), torch.from_numpy(found.labels), found.name)
 
 
-def annotations_of(images: LabelledImages) -> dict[str, Annotations]:
+def annotations_of(images: LabelledFolder) -> dict[str, Annotations]:
     """Raw quads by image, as the evaluation takes them."""
     from rotaware.detection import Annotations
 

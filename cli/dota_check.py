@@ -15,7 +15,7 @@ from .options import count
 from .progress import counting
 
 if TYPE_CHECKING:
-    from rotaware.datasets import LabelledImages, LabelledReport
+    from rotaware.datasets import LabelledFolder, LabelledReport
 
 SUMMARY = "read all images and labels: what there is, what is odd, what is damaged"
 
@@ -66,7 +66,7 @@ def _lines(root: str, report: LabelledReport) -> list[str]:
     ]
 
 
-def _draw(images: LabelledImages, folder: Path, most: int) -> None:
+def _draw(images: LabelledFolder, folder: Path, most: int) -> None:
     from PIL import Image
 
     from rotaware.datasets import draw_objects

@@ -1,6 +1,6 @@
 """Datasets and generators of them: one file per dataset."""
 
-from .aerial_images import IMAGE_ENDINGS, AerialImage, image_size, read_image
+from .aerial_images import IMAGE_ENDINGS, AerialImage, LabelledFolder, Labels, image_size, read_image
 from .aerial_scenes import AERIAL_CLASSES, AerialScenes
 from .augment import (
     BenchmarkRotation,
@@ -19,9 +19,9 @@ from .benchmark_pairs import Benchmark, BenchmarkPair, disjoint_pairs
 from .benchmarks import open_benchmark
 from .dataset_check import CheckedBenchmark, DatasetProblem, DatasetReport, check_dataset
 from .depth_camera import DepthCamera
-from .dota import DOTA, DOTA_CLASSES, Labels, read_labels, write_dota, write_labels
+from .dota import DOTA, DOTA_CLASSES, read_labels, write_dota, write_labels
 from .dota_check import LabelledReport, check_labelled
-from .dota_patches import LabelledImages, SplitReport, split_dota
+from .dota_patches import SplitReport, split_dota
 from .dota_split import SplitOptions, Window, shares_inside, windows
 from .drawing import class_colors, draw_objects
 from .fourdmatch import DeformingPair, FourDMatch
@@ -57,7 +57,7 @@ __all__ = [
     "FourDMatch",
     "Fragment",
     "IndoorScenes",
-    "LabelledImages",
+    "LabelledFolder",
     "LabelledReport",
     "Labels",
     "LogEntry",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -28,6 +29,46 @@ class AerialImage:
     quads: NDArray[np.float64]  # (n, 4, 2) continuous pixels, in the order of the label
     labels: NDArray[np.int64]  # (n,)
     difficult: NDArray[np.bool_]  # (n,)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The objects of an image, and what was wrong with the file of its labels."""
+
+    quads: NDArray[np.float64]  # (n, 4, 2)
+    labels: NDArray[np.int64]  # (n,)
+    difficult: NDArray[np.bool_]  # (n,)
+    # Objects by kind of damage: left out, but for "untangled", whose corners were put in order.
+    problems: Mapping[str, int]
+
+
+class LabelledFolder(ABC):
+    """Image files with objects, of whatever layout."""
+
+    classes: tuple[str, ...]  # names, in the order of the labels
+    images: list[Path]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, number: int) -> str:
+        """Of an image."""
+        return self.images[number].stem
+
+    @abstractmethod
+    def objects(self, number: int) -> Labels:
+        """Of an image, without reading its pixels."""
+
+    def __getitem__(self, number: int) -> AerialImage:
+        """An image with its objects.
+
+        Raises:
+            FileNotFoundError: the image or its labels are not there.
+            ValueError: a damaged file.
+        """
+        found = self.objects(number)
+        image = read_image(self.images[number])
+        return AerialImage(self.name(number), image, found.quads, found.labels, found.difficult)
 
 
 def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -21,7 +20,7 @@ from PIL import Image
 from rotaware.geo.files import write_whole
 from rotaware.geo.polygons import crosses_itself, order_quads, polygon_area
 
-from .aerial_images import IMAGE_ENDINGS, AerialImage, read_image
+from .aerial_images import IMAGE_ENDINGS, AerialImage, LabelledFolder, Labels
 
 _FIRST = (
     "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
@@ -38,17 +37,6 @@ CLASSES = "classes.txt"
 _HEADERS = ("imagesource:", "gsd:")
 # Folders of labels beside `images`, the first that is there.
 _LABELS = ("labelTxt", "labelTxt-v{version}/labelTxt", "labelTxt-v{version}", "labels", "annfiles")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The objects of a label file, and what was wrong with it."""
-
-    quads: NDArray[np.float64]  # (n, 4, 2)
-    labels: NDArray[np.int64]  # (n,)
-    difficult: NDArray[np.bool_]  # (n,)
-    # Lines by kind of damage: left out, but for "untangled", whose corners were put in order.
-    problems: Mapping[str, int]
 
 
 def read_labels(path: str | PathLike[str], classes: Sequence[str]) -> Labels:
@@ -115,7 +103,7 @@ def _untangled(quads: NDArray[np.float64], problems: Counter[str]) -> tuple[NDAr
     return given.numpy(), (~flat).numpy()
 
 
-class DOTA:
+class DOTA(LabelledFolder):
     """Whole images of a split.
 
     Args:
@@ -157,29 +145,12 @@ class DOTA:
         names = [folder / each.format(version=version) for each in _LABELS]
         self.labels = next((each for each in names if each.is_dir()), None)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, number: int) -> str:
-        """Of an image."""
-        return self.images[number].stem
-
     def objects(self, number: int) -> Labels:
         """Of an image, without reading its pixels."""
         file = None if self.labels is None else self.labels / f"{self.name(number)}.txt"
         if file is None or not file.is_file():
             return Labels(np.zeros((0, 4, 2)), np.zeros(0, np.int64), np.zeros(0, bool), {})
         return read_labels(file, self.classes)
-
-    def __getitem__(self, number: int) -> AerialImage:
-        """An image with its objects.
-
-        Raises:
-            ValueError: a damaged file.
-        """
-        found = self.objects(number)
-        image = read_image(self.images[number])
-        return AerialImage(self.name(number), image, found.quads, found.labels, found.difficult)
 
 
 def write_labels(quads: NDArray[np.float64], labels: Sequence[str], difficult: Sequence[int]) -> str:

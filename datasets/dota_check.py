@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from rotaware.geo.boxes import quads_to_boxes
 
-from .aerial_images import read_image
-from .dota import DOTA, Labels
-from .dota_patches import LabelledImages
+from .aerial_images import LabelledFolder, Labels, read_image
+from .dota import DOTA
 
 # Pixels of the shorter side, below which nothing can be learnt.
 TINY = 2.0
@@ -49,7 +48,7 @@ class LabelledReport:
         return {"ok": self.ok, **asdict(self)}
 
 
-def check_labelled(source: LabelledImages, *, on_image: Callable[[int, int], None] | None = None) -> LabelledReport:
+def check_labelled(source: LabelledFolder, *, on_image: Callable[[int, int], None] | None = None) -> LabelledReport:
     """Read every image and every label.
 
     Oddities, beside those of `read_labels`: "centre outside the image", "partly outside the image", "shorter side below
@@ -67,17 +66,17 @@ def check_labelled(source: LabelledImages, *, on_image: Callable[[int, int], Non
         try:
             found = source.objects(number)
             oddities.update(found.problems)
-            extent = _extent(source, number)
+            height, width = read_image(source.images[number]).shape[:2]
         except FileNotFoundError as error:
             problems.append(("missing", str(error)))
         except (OSError, ValueError) as error:
             problems.append(("damaged", str(error)))
         else:
-            sides += extent
+            sides += [width, height]
             empty += len(found.quads) == 0
             difficult += int(found.difficult.sum())
             objects.update(source.classes[label] for label in found.labels)
-            oddities.update({kind: count for kind, count in _odd(found, extent).items() if count})
+            oddities.update({kind: count for kind, count in _odd(found, (width, height)).items() if count})
         if on_image is not None:
             on_image(number + 1, len(source))
     if isinstance(source, DOTA):
@@ -93,12 +92,6 @@ def check_labelled(source: LabelledImages, *, on_image: Callable[[int, int], Non
         dict(sorted(oddities.items())),
         tuple(problems),
     )
-
-
-def _extent(source: LabelledImages, number: int) -> tuple[int, int]:
-    """Width and height of an image whose pixels can all be read."""
-    image = read_image(source.images[number]) if isinstance(source, DOTA) else source[number].image
-    return image.shape[1], image.shape[0]
 
 
 def _unpaired(source: DOTA) -> tuple[int, list[str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from PIL import Image
 
 from rotaware.geo.files import write_whole
 
-from .aerial_images import AerialImage
-from .dota import Labels, write_classes, write_labels
+from .aerial_images import LabelledFolder
+from .dota import write_classes, write_labels
 from .dota_split import SplitOptions, Window, shares_inside, windows
 
 INDEX = "index.json"
@@ -26,26 +26,6 @@ INDEX = "index.json"
 _FILL = (124, 116, 104)
 # What splitting tools write for objects that are cut.
 _CUT = 2
-
-
-class LabelledImages(Protocol):
-    """`DOTA`, `HRSC2016`, or others like them."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the labels."""
-
-    def __len__(self) -> int:
-        """How many images."""
-
-    def name(self, number: int, /) -> str:
-        """Of an image."""
-
-    def objects(self, number: int, /) -> Labels:
-        """Of an image, without its pixels."""
-
-    def __getitem__(self, number: int, /) -> AerialImage:
-        """An image with its objects."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +46,7 @@ class SplitReport:
 
 
 def split_dota(
-    source: LabelledImages,
+    source: LabelledFolder,
     root: str | PathLike[str],
     options: SplitOptions | None = None,
     *,

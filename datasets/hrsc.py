@@ -16,13 +16,12 @@ import torch
 
 from rotaware.geo.boxes import boxes_to_quads
 
-from .aerial_images import IMAGE_ENDINGS, AerialImage, read_image
-from .dota import Labels
+from .aerial_images import IMAGE_ENDINGS, LabelledFolder, Labels
 
 _BOX = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 
 
-class HRSC2016:
+class HRSC2016(LabelledFolder):
     """Images of a split, with the one class of the standard task, ship.
 
     Args:
@@ -53,13 +52,6 @@ class HRSC2016:
         self.images = [files[name] for name in names]
         self.labels = root / "FullDataSet" / "Annotations"
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, number: int) -> str:
-        """Of an image."""
-        return self.images[number].stem
-
     def objects(self, number: int) -> Labels:
         """Of an image, without reading its pixels.
 
@@ -67,16 +59,6 @@ class HRSC2016:
             ValueError: a file that is not XML.
         """
         return read_hrsc_labels(self.labels / f"{self.name(number)}.xml")
-
-    def __getitem__(self, number: int) -> AerialImage:
-        """An image with its ships.
-
-        Raises:
-            ValueError: a damaged file.
-        """
-        found = self.objects(number)
-        image = read_image(self.images[number])
-        return AerialImage(self.name(number), image, found.quads, found.labels, found.difficult)
 
 
 def read_hrsc_labels(path: str | PathLike[str]) -> Labels:

@@ -28,7 +28,7 @@ PUBLIC: dict[str, list[str]] = {
         "HRSC2016",
         "IMAGE_ENDINGS",
         "IndoorScenes",
-        "LabelledImages",
+        "LabelledFolder",
         "LabelledReport",
         "Labels",
         "LogEntry",

@@ -11,9 +11,6 @@ standard output, or to a file with `--output`; a table goes with it to a `.md` o
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol import environment
+from protocol import environment, put_out, timed
 from torch import Tensor
 
 from rotaware.geo import box_iou_rotated, boxes_to_quads, nms_rotated, normalize_boxes
@@ -122,17 +119,6 @@ SUPPRESSIONS: dict[str, tuple[str, Kept]] = {
 }
 
 
-def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, fastest and slowest call in milliseconds."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
-
-
 def installed(methods: dict[str, tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Those whose package is there."""
     return ((name, call) for name, (package, call) in methods.items() if find_spec(package) is not None)
@@ -192,12 +178,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     report["results"] = []
     for count in (100,) if options.quick else (500, 2000):
         report["results"] += measure(count, 2 if options.quick else 9)
-    text = json.dumps(report, indent=1)
-    if options.output is None:
-        print(text)
-        return report
-    write_whole(options.output, text + "\n")
-    write_whole(options.output.with_suffix(".md"), table(report))
+    put_out(report, options.output)
+    if options.output is not None:
+        write_whole(options.output.with_suffix(".md"), table(report))
     return report
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol import environment
+from protocol import environment, put_out, timed
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from rotaware.geo.files import write_whole
 from rotaware.kernels import farthest_point_sampling, knn, morton_order, radius_search, voxel_downsample
 
 NEIGHBORS = 16
@@ -56,17 +52,6 @@ def naive_farthest(points: np.ndarray, count: int) -> np.ndarray:
 def scipy_knn(points: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances and indices."""
     return cKDTree(points).query(points, NEIGHBORS, workers=threads)
-
-
-def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, fastest and slowest call in milliseconds."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
 
 
 def require(agrees: bool, operation: str) -> None:
@@ -161,11 +146,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for count in (2000,) if options.quick else (30_000, 100_000, 200_000):
         for order in ("random", "Morton"):
             report["results"] += time_all(count, order, repeats, threads, open3d)
-    text = json.dumps(report, indent=1)
-    if options.output is None:
-        print(text)
-    else:
-        write_whole(options.output, text + "\n")
+    put_out(report, options.output)
     return report
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ import numpy as np
 import torch
 
 from rotaware.geo import random_rotations
+from rotaware.geo.files import write_whole
 from rotaware.pointcloud import rotation_error_deg, translation_error
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -64,6 +68,26 @@ def pose_errors(estimate: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def is_right(rotation_deg: float, translation_m: float) -> bool:
     """Whether a pose with these errors counts as found."""
     return rotation_deg < RIGHT_ROTATION_DEG and translation_m < RIGHT_TRANSLATION_M
+
+
+def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median, fastest and slowest of repeated calls after a first one, in milliseconds."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
+
+
+def put_out(report: dict[str, Any], output: Path | None) -> None:
+    """JSON to a file, or to standard output."""
+    text = json.dumps(report, indent=1)
+    if output is None:
+        print(text)
+    else:
+        write_whole(output, text + "\n")
 
 
 def default_data() -> Path:

@@ -7,18 +7,13 @@ milliseconds. The JSON goes to standard output, or to a file with `--output`.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import environment
+from protocol import environment, put_out, timed
 from torch import Tensor
 
-from rotaware.geo.files import write_whole
 from rotaware.kernels import pool_rois
 
 STRIDES = (4, 8, 16, 32)
@@ -38,17 +33,6 @@ def pyramid_and_boxes(image: int, channels: int, boxes: int) -> tuple[list[Tenso
     sides = torch.cat([longer, longer * (0.2 + 0.8 * draw[:, 3:4])], dim=1)
     centre, angle = image * draw[:, :2], torch.pi * (draw[:, 4:] - 0.5)
     return levels, torch.cat([torch.zeros(boxes, 1), centre, sides, angle], dim=1)
-
-
-def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, fastest and slowest call in milliseconds."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
 
 
 def check(levels: list[Tensor], rois: Tensor) -> None:
@@ -105,11 +89,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for backend in BACKENDS if boxes <= MOST_SAMPLED else BACKENDS[:1]:
                 record = measure(levels, rois, backend, number, repeats)
                 report["results"].append({"image": image, "channels": channels, "boxes": boxes} | record)
-    text = json.dumps(report, indent=1)
-    if options.output is None:
-        print(text)
-    else:
-        write_whole(options.output, text + "\n")
+    put_out(report, options.output)
     return report
 
 
