@@ -172,8 +172,9 @@ def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: boo
     found = np.empty((len(a), len(b)), dtype)
     # Hulls with NaN come last, and overlap none.
     order = np.argsort(second[1][:, 0], kind="stable")
-    second = tuple(each[order] for each in second)
-    widths = second[1][:, 2] - second[1][:, 0]
+    quads, hulls, areas, convex = second
+    second = quads[order], hulls[order], areas[order], convex[order]
+    widths = hulls[:, 2] - hulls[:, 0]
     widest = float(np.nanmax(widths, initial=0.0))
     smallest = max(1, 20_000 // max(1, len(b)))
     run_in_pieces(
