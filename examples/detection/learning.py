@@ -9,9 +9,9 @@
     done; done
     python examples/detection/learning.py --test scenes/test --output examples/detection/results/learning.json runs/*
 
-Of a run, the weights at its end are scored, not those that did best on the validation set. Quarter turns: every test
-image is also seen turned by 90 degrees; of the detections with a score above 0.5, the share that is found again within
-one pixel at every corner, once by the detector as it is and once with `--turns`, which sees each tile in four
+Of a run, the weights at its end are scored, not those that did best on the validation set. Quarter turns: images are
+also seen turned by 90 degrees; of detections with a score above 0.5, the share that is found again within one pixel,
+by the centre and by every corner, once by the detector as it is and once with `--turns`, which sees each tile in four
 directions. Both ways: what is found upright must be found turned, and the other way round. The JSON goes to a file with
 `--output`, a table beside it as .md and to standard output.
 """
@@ -67,18 +67,20 @@ def scores(detector: Detector, test: DOTA) -> dict[str, float]:
     return {name: result.mean(name) or 0.0 for name in MEASURES} | by_name
 
 
-def found_again(some: Detections, others: Detections) -> tuple[int, int]:
-    """How many confident detections are there too, of the same class, every corner within a pixel; and how many there
-    are."""
+def found_again(some: Detections, others: Detections) -> tuple[int, int, int]:
+    """How many confident detections are there too, of the same class, by the centre and by every corner; and how many
+    there are."""
     confident = some.scores > CONFIDENT
-    corners, wanted = boxes_to_quads(some.boxes[confident].double()), boxes_to_quads(others.boxes.double())
-    if len(corners) == 0 or len(wanted) == 0:
-        return 0, len(corners)
-    # From whichever corner a box begins.
-    shifted = torch.stack([wanted.roll(shift, dims=1) for shift in range(4)])
-    apart = (corners[:, None] - shifted[:, None]).norm(dim=-1).amax(dim=-1).amin(dim=0)
+    boxes = some.boxes[confident].double()
     same = some.labels[confident][:, None] == others.labels
-    return int(((apart <= WITHIN) & same).any(dim=1).sum()), len(corners)
+    if not bool(same.any()):
+        return 0, 0, len(boxes)
+    centres = (boxes[:, None, :2] - others.boxes[:, :2].double()).norm(dim=-1)
+    # From whichever corner a box begins.
+    shifted = torch.stack([boxes_to_quads(others.boxes.double()).roll(shift, dims=1) for shift in range(4)])
+    corners = (boxes_to_quads(boxes)[:, None] - shifted[:, None]).norm(dim=-1).amax(dim=-1).amin(dim=0)
+    by_centre, by_corners = (int(((apart <= WITHIN) & same).any(dim=1).sum()) for apart in (centres, corners))
+    return by_centre, by_corners, len(boxes)
 
 
 def turned_back(found: Detections, height: int) -> Detections:
@@ -88,24 +90,24 @@ def turned_back(found: Detections, height: int) -> Detections:
     return Detections(boxes, found.scores, found.labels)
 
 
-def quarter_turns(detector: Detector, test: DOTA, turns: bool, images: int) -> float:
-    """Share of confident detections that are found again, in both directions."""
-    tiling, same, every = Tiling(turns=turns), 0, 0
+def quarter_turns(detector: Detector, test: DOTA, turns: bool, images: int) -> tuple[float, float]:
+    """Shares of confident detections that are found again, by the centre and by every corner, in both directions."""
+    tiling, counts = Tiling(turns=turns), np.zeros(3)
     for number in range(min(images, len(test))):
         pixels = test[number].image
         pair = [("upright", pixels), ("turned", np.ascontiguousarray(np.rot90(pixels, -1)))]
         (_, upright), (_, turned) = detect_images(detector, pair, tiling)
         back = turned_back(turned, len(pixels))
-        for one, other in ((upright, back), (back, upright)):
-            again, count = found_again(one, other)
-            same, every = same + again, every + count
-    return same / max(1, every)
+        counts += np.array([found_again(upright, back), found_again(back, upright)]).sum(axis=0)
+    by_centre, by_corners, _ = counts / max(1.0, counts[2])
+    return float(by_centre), float(by_corners)
 
 
-def scored(run: Path, test: DOTA, images: int) -> dict[str, Any]:
+def scored(run: Path, root: Path, images: int) -> dict[str, Any]:
     """One record."""
     detector, log = load_detector(run / "final"), read_log(run / "log.jsonl")
-    config = detector.config
+    config, test = detector.config, DOTA(root, classes=detector.classes)
+    plain, turns = (quarter_turns(detector, test, turns, images) for turns in (False, True))
     return {
         "detector": config.kind,
         "arc": bool(config.backbone.arc_stages),
@@ -114,8 +116,8 @@ def scored(run: Path, test: DOTA, images: int) -> dict[str, Any]:
         "steps": len(log),
         "minutes": sum(record["seconds"] + record["waited"] for record in log) / 60,
         **scores(detector, test),
-        "turned_alike": quarter_turns(detector, test, False, images),
-        "turned_alike_with_turns": quarter_turns(detector, test, True, images),
+        "turned": {"centre": plain[0], "corners": plain[1]},
+        "turned_with_turns": {"centre": turns[0], "corners": turns[1]},
     }
 
 
@@ -129,13 +131,15 @@ def spread(values: Iterable[float]) -> str:
 def table(records: list[dict[str, Any]]) -> str:
     """Markdown: a row per detector and backbone, over the seeds."""
     lines = [
-        "| detector | backbone | runs | AP50 | AP75 | AP50:95 | turned alike | with --turns | minutes |",
+        "| detector | backbone | runs | AP50 | AP75 | AP50:95 | turned: centre, corners | with --turns | minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for kind, arc in dict.fromkeys((record["detector"], record["arc"]) for record in records):
         group = [record for record in records if (record["detector"], record["arc"]) == (kind, arc)]
-        names = (*MEASURES, "turned_alike", "turned_alike_with_turns")
-        cells = [spread(record[name] for record in group) for name in names]
+        cells = [spread(record[name] for record in group) for name in MEASURES]
+        for name in ("turned", "turned_with_turns"):
+            shares = (statistics.fmean(record[name][point] for record in group) for point in ("centre", "corners"))
+            cells.append(", ".join(f"{100 * share:.1f}" for share in shares))
         minutes = statistics.fmean(record["minutes"] for record in group)
         backbone = "ARC-ResNet-18" if arc else "ResNet-18"
         lines.append(f"| {kind} | {backbone} | {len(group)} | {' | '.join(cells)} | {minutes:.0f} |")
@@ -186,11 +190,11 @@ def main(arguments: list[str] | None = None) -> None:
             options.runs = [run]
         if not options.runs or options.test is None:
             parser.error("expected runs and --test")
-        test = DOTA(options.test)
-        records = [scored(run, test, options.turned_images) for run in options.runs]
+        records = [scored(run, options.test, options.turned_images) for run in options.runs]
+        images = len(DOTA(options.test))
     print(table(records))
     if options.output is not None:
-        report = {"test_images": len(test), "torch": torch.__version__, "runs": records}
+        report = {"test_images": images, "torch": torch.__version__, "runs": records}
         write_whole(options.output, json.dumps(report, indent=1) + "\n")
         write_whole(options.output.with_suffix(".md"), table(records))
 
