@@ -418,6 +418,16 @@ PUBLIC: dict[str, list[str]] = {
         "vector_attention",
         "voxel_downsample",
     ],
+    "mental": [
+        "AgentConfig",
+        "DecisionAgent",
+        "Decisions",
+        "Look",
+        "decide",
+        "known_description",
+        "mean_actions",
+        "train_agent",
+    ],
     "pointcloud": [
         "Answer",
         "Check",

@@ -27,7 +27,8 @@ ARROWS = {
     "datasets": {"geo"},
     "pointcloud": {"geo", "kernels"},
     "detection": {"geo", "kernels"},
-    "cli": {"geo", "kernels", "datasets", "pointcloud", "detection"},
+    "mental": {"geo", "kernels"},
+    "cli": {"geo", "kernels", "datasets", "pointcloud", "detection", "mental"},
 }
 ROOMS = sorted(ARROWS)
 IMPORT_NAMES = {"kiss-matcher": "kiss_matcher", "pillow": "PIL", "small-gicp": "small_gicp"}

@@ -15,10 +15,11 @@ from protocol import environment, put_out, timed
 from torch import Tensor
 
 from rotaware.kernels import pool_rois
+from rotaware.kernels.roi_pooling import RoIAlignBackend
 
 STRIDES = (4, 8, 16, 32)
 GRID = 7
-BACKENDS = ("gather", "grid_sample")
+BACKENDS: tuple[RoIAlignBackend, ...] = ("gather", "grid_sample")
 # With more boxes grid_sample takes minutes.
 MOST_SAMPLED = 512
 VERSIONS_OF = ("rotaware", "numba", "numpy", "torch")
@@ -47,7 +48,7 @@ def check(levels: list[Tensor], rois: Tensor) -> None:
             raise SystemExit(f"the two differ by {(one - other).abs().max()}: nothing is reported")
 
 
-def measure(levels: list[Tensor], rois: Tensor, backend: str, threads: int, repeats: int) -> dict[str, Any]:
+def measure(levels: list[Tensor], rois: Tensor, backend: RoIAlignBackend, threads: int, repeats: int) -> dict[str, Any]:
     """One record."""
     torch.set_num_threads(threads)
     leaves = [level.clone().requires_grad_() for level in levels]
