@@ -110,8 +110,8 @@ def voxelise(
 
     >>> from rotaware.datasets import parse_path
     >>> volume = voxelise([parse_path("UUUBBRRFF")], [0.0], size=25)[0]
-    >>> round(float(volume.sum()) * (2 * HALF / 25) ** 3)  # ten cubes of 8
-    80
+    >>> round(float(volume.sum()) * (2 * HALF / 25) ** 3 / EDGE**3)  # cubes
+    10
     """
     if size < 1 or samples < 1:
         raise ValueError(f"size, samples: expected at least 1, got {size} and {samples}")

@@ -51,7 +51,7 @@ def describe(path: Path, quarter: int, *, centred: bool = True) -> Path:
 
     >>> from rotaware.datasets import parse_path, path_text
     >>> [path_text(describe(parse_path("UUUBBRRFF"), quarter)) for quarter in range(2)]
-    ['BBLLFFDDD', 'LLBBRRDDD']
+    ['BBLLFFDDD', 'RRBBLLDDD']
     """
     places = EDGE * positions(path).astype(np.float64)
     if centred:
