@@ -306,31 +306,34 @@ def train_detector(
         pin_memory=fabric.device.type == "cuda",
     )
     described = {**state.described, "augmentation": asdict(augmentation), **(notes or {})}
-    stop, batches, damaged = Stop(fabric), iter(loader), set[str]()
-    while state.step < options.steps and not stop.agreed():
-        began = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - began
-        for text in set(batch.damage) - damaged:
-            warnings.warn(f"left out: {text}", stacklevel=2)
-        damaged.update(batch.damage)
-        record = {**state.advance(batch), "waited": waited, "damaged_images": len(damaged)}
-        ended = state.step == options.steps
-        if validate is not None and (state.step % validate_every == 0 or ended):
-            measured = validate(state.averaged)
-            record |= {f"validation_{name}": value for name, value in measured.items()}
-            value = next(iter(measured.values()))
-            if value > state.best:
-                state.best = value
-                if is_first:
-                    save_detector(state.averaged, output / "best", notes={"step": state.step, **measured, **described})
-        if is_first:
-            record["peak_megabytes"] = peak_megabytes(fabric.device)
-            append_log(log, record)
-            if on_step is not None:
-                on_step(record)
-            if state.step % save_every == 0 or ended or stop.asked:
-                state.save(last)
+    batches, damaged = iter(loader), set[str]()
+    with Stop(fabric) as stop:
+        while state.step < options.steps and not stop.agreed():
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            for text in set(batch.damage) - damaged:
+                warnings.warn(f"left out: {text}", stacklevel=2)
+            damaged.update(batch.damage)
+            record = {**state.advance(batch), "waited": waited, "damaged_images": len(damaged)}
+            ended = state.step == options.steps
+            if validate is not None and (state.step % validate_every == 0 or ended):
+                measured = validate(state.averaged)
+                record |= {f"validation_{name}": value for name, value in measured.items()}
+                value = next(iter(measured.values()))
+                if value > state.best:
+                    state.best = value
+                    if is_first:
+                        save_detector(
+                            state.averaged, output / "best", notes={"step": state.step, **measured, **described}
+                        )
+            if is_first:
+                record["peak_megabytes"] = peak_megabytes(fabric.device)
+                append_log(log, record)
+                if on_step is not None:
+                    on_step(record)
+                if state.step % save_every == 0 or ended or stop.asked:
+                    state.save(last)
     if is_first and state.step == options.steps:
         save_detector(state.averaged, output / "final", notes={"step": state.step, **described})
     return state.step == options.steps

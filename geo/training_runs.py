@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor
@@ -34,12 +34,22 @@ class Processes(Protocol):
 
 
 class Stop:
-    """Asked for by SIGTERM and SIGINT; the loop then ends after its step, that of all processes alike."""
+    """Asked for by SIGTERM and SIGINT; the loop then ends after its step, that of all processes alike.
+
+    A context, behind which the signals mean what they meant before.
+    """
 
     def __init__(self, fabric: Processes) -> None:
         self.fabric, self.asked = fabric, False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, *_: Any) -> None:
         self.asked = True

@@ -273,25 +273,26 @@ def train(args: Any, config: RoITrConfig, options: Options) -> None:
         worker_init_fn=start_worker,
         pin_memory=fabric.device.type == "cuda",
     )
-    stop, batches = Stop(fabric), iter(loader)
+    batches = iter(loader)
     shown: dict[str, str] = {}
     bar = tqdm(total=options.steps, initial=state.step, disable=not is_first or args.quiet, unit="step")
-    while state.step < options.steps and not stop.agreed():
-        record = state.advance(batches)
-        is_last = state.step == options.steps
-        if validation is not None and (state.step % options.validate_every == 0 or is_last):
-            record |= state.validate(validation)
-            if state.is_best(record) and is_first:
-                notes = {"criterion": options.criterion, **record, "recipe": asdict(options)}
-                state.averaged.save_pretrained(output / "best", notes=notes)
-        if is_first:
-            record["peak_megabytes"] = peak_megabytes(fabric.device)
-            append_log(log, record)
-            shown |= {SHOWN[name]: f"{value:.3f}" for name, value in record.items() if name in SHOWN}
-            bar.set_postfix(shown)
-            bar.update()
-            if state.step % options.save_every == 0 or is_last:
-                state.save(last)
+    with Stop(fabric) as stop:
+        while state.step < options.steps and not stop.agreed():
+            record = state.advance(batches)
+            is_last = state.step == options.steps
+            if validation is not None and (state.step % options.validate_every == 0 or is_last):
+                record |= state.validate(validation)
+                if state.is_best(record) and is_first:
+                    notes = {"criterion": options.criterion, **record, "recipe": asdict(options)}
+                    state.averaged.save_pretrained(output / "best", notes=notes)
+            if is_first:
+                record["peak_megabytes"] = peak_megabytes(fabric.device)
+                append_log(log, record)
+                shown |= {SHOWN[name]: f"{value:.3f}" for name, value in record.items() if name in SHOWN}
+                bar.set_postfix(shown)
+                bar.update()
+                if state.step % options.save_every == 0 or is_last:
+                    state.save(last)
     bar.close()
     if not is_first:
         return

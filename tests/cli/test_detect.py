@@ -15,6 +15,7 @@ from PIL import Image
 
 from rotaware.datasets import AERIAL_CLASSES, AerialScenes, write_dota
 from rotaware.detection import DetectorConfig, ResNetConfig, RetinaHeadOptions, build_detector, save_detector
+from rotaware.geo import training_runs
 
 CLASSES = ["--classes", ",".join(AERIAL_CLASSES)]
 TINY = {
@@ -25,6 +26,12 @@ TINY = {
         "roi_head": {"hidden": 16, "batch": 16},
     }
 }
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a training run does to the allocator would stay with all tests of this process."""
+    monkeypatch.setattr(training_runs, "keep_freed_memory", lambda: None)
 
 
 @pytest.fixture(scope="module")

@@ -79,9 +79,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, kind:
         if record["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    before = signal.getsignal(signal.SIGTERM)
     parts = tiny(kind=kind)
     augmentation, output = Augmentation(64, turn=0.5), tmp_path / "parts"
     assert not train_detector(parts, Squares(5), augmentation, options(6), output, on_step=stop_at_three)
+    assert signal.getsignal(signal.SIGTERM) == before
     again = tiny(seed=7, kind=kind)
     assert train_detector(again, Squares(5), augmentation, options(6), output, resume=True)
     for name, value in weights(whole).items():

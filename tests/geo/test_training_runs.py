@@ -27,32 +27,22 @@ def test_log_loses_what_came_after_the_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_ask_to_stop(number: signal.Signals) -> None:
+def test_signals_ask_to_stop_and_mean_afterwards_what_they_meant(number: signal.Signals) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = Stop(SimpleNamespace(world_size=1, device=torch.device("cpu")))  # type: ignore[arg-type]
+    with Stop(SimpleNamespace(world_size=1, device=torch.device("cpu"))) as stop:  # type: ignore[arg-type]
         assert not stop.agreed()
         os.kill(os.getpid(), number)
         assert stop.agreed()
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    assert {each: signal.getsignal(each) for each in before} == before
 
 
 def test_one_process_that_is_asked_stops_all() -> None:
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        others = 1.0
-        fabric = SimpleNamespace(
-            world_size=2, device=torch.device("cpu"), all_reduce=lambda flag, reduce_op: flag + others
-        )
-        stop = Stop(fabric)  # type: ignore[arg-type]
+    others = 1.0
+    fabric = SimpleNamespace(world_size=2, device=torch.device("cpu"), all_reduce=lambda flag, reduce_op: flag + others)
+    with Stop(fabric) as stop:  # type: ignore[arg-type]
         assert stop.agreed()
         others = 0.0
         assert not stop.agreed()
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def test_peak_memory_is_in_megabytes() -> None:
