@@ -26,7 +26,7 @@ from .indoor_scenes import (
     Fragment, IndoorScenes, RegistrationPair, indoor_fragment, indoor_pair, measured_overlap, unrelated_pair,
 )
 from .mental_trials import DISPARITIES, DescribedView, DescribedViews, MentalTrial, MentalTrials, mental_trial
-from .object_renderer import camera_matrix, render, voxelise
+from .object_renderer import render, voxelise
 from .object_symbols import ACTIONS, RELATIONS, describe, describe_source, quadrant, relation
 from .shepard_metzler import (
     ObjectSplit, canonical_path, enumerate_objects, mirrored_path, parse_path, path_text, posed_paths, reversed_path,
@@ -40,7 +40,7 @@ __all__ = [  # noqa: RUF022
     "DepthCamera", "DescribedView", "DescribedViews", "FourDMatch", "Fragment", "HRSC2016", "IMAGE_ENDINGS",
     "IndoorScenes", "LabelledFolder", "LabelledReport", "Labels", "LogEntry", "MentalTrial", "MentalTrials",
     "ObjectSplit", "RELATIONS", "RegistrationPair", "SplitOptions", "SplitReport", "ThreeDMatch", "Window",
-    "benchmark_rotation", "benchmark_turned", "camera_matrix", "canonical_path", "check_dataset", "check_labelled",
+    "benchmark_rotation", "benchmark_turned", "canonical_path", "check_dataset", "check_labelled",
     "class_colors", "describe", "describe_source", "disjoint_pairs", "draw_objects", "enumerate_objects", "image_size",
     "indoor_fragment", "indoor_pair", "measured_overlap", "mental_trial", "mirrored_path", "open_benchmark",
     "parse_path", "path_text", "posed_paths", "published_augmentation", "quadrant", "random_crop", "random_subset",

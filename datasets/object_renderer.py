@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rotaware.geo.checks import require_choice
 from rotaware.geo.threads import run_in_pieces
+from rotaware.geo.volumes import orbit_rotation
 
 from .object_symbols import DISTANCE, EDGE, ELEVATION
 from .shepard_metzler import Path, positions
@@ -30,18 +31,6 @@ LINE = 0.11
 # the mirrored object is the mirrored picture.
 _LIGHT = (math.sin(math.radians(35)), math.cos(math.radians(35)))
 _CHANNELS = {"line": 1, "shaded": 1, "depth": 1, "normal": 3}
-
-
-def camera_matrix(azimuth: float, elevation: float = ELEVATION) -> NDArray[np.float64]:
-    """(3, 3) from the world to the camera, whose rows are right, up and toward the camera; degrees.
-
-    >>> camera_matrix(0, 0).tolist() == np.eye(3).tolist()
-    True
-    """
-    a, e = math.radians(azimuth), math.radians(elevation)
-    toward = np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
-    right = np.array([math.cos(a), 0.0, -math.sin(a)])
-    return np.stack([right, np.cross(toward, right), toward])
 
 
 def render(
@@ -78,7 +67,9 @@ def render(
     azimuths = np.broadcast_to(np.asarray(azimuths, dtype=np.float64), (count,))
     elevations = np.broadcast_to(np.asarray(elevations, dtype=np.float64), (count,))
     pictures = np.empty((count, _CHANNELS[style], size, size), dtype=np.uint8)
-    cameras = np.stack([camera_matrix(*angles) for angles in zip(azimuths, elevations, strict=True)] or [np.eye(3)])
+    cameras = np.stack(
+        [orbit_rotation(*angles).numpy() for angles in zip(azimuths, elevations, strict=True)] or [np.eye(3)]
+    )
     centres = [_centres(path) for path in paths]
 
     def some(start: int, stop: int) -> None:
@@ -122,7 +113,7 @@ def voxelise(
 
     def some(start: int, stop: int) -> None:
         for number in range(start, stop):
-            camera = camera_matrix(azimuths[number], elevations[number])
+            camera = orbit_rotation(azimuths[number], elevations[number]).numpy()
             _fill(_centres(paths[number]), camera, samples, volumes[number])
 
     run_in_pieces(some, count, smallest=8)

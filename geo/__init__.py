@@ -79,8 +79,8 @@ from .son import (
 from .symmetry import axis_distance, symmetric_geodesic_distance, symmetry_group
 from .testing import assert_equivariant, assert_invariant, sample_rotations
 from .volumes import (
-    ball_mask, cube_rotation_products, cube_rotations, equivariance_error, is_cube_rotation, rotate_image,
-    rotate_volume,
+    ball_mask, cube_rotation_products, cube_rotations, equivariance_error, is_cube_rotation, orbit_rotation,
+    rotate_image, rotate_volume,
 )
 
 __all__ = [  # noqa: RUF022
@@ -103,10 +103,10 @@ __all__ = [  # noqa: RUF022
     "matrix_to_quaternion", "matrix_to_rotation_10d", "matrix_to_rotation_5d", "matrix_to_rotation_6d",
     "matrix_to_rotation_9d", "matrix_to_scipy", "matrix_to_similarity", "matrix_to_so_n", "min_area_rectangle",
     "mrp_to_matrix", "mrp_to_quaternion", "nms_hulls", "nms_quads", "nms_rotated", "normalize_boxes",
-    "numpy_to_transform", "o_n_to_matrix", "order_quads", "orthonormalize", "perturb", "point_pair_features",
-    "polygon_area", "probiou", "procrustes", "procrustes_conditioning", "pytorch3d_camera_to_transform",
-    "pytorch3d_to_matrix", "pytorch3d_to_transform", "quad_iou", "quads_to_boxes", "quaternion_apply",
-    "quaternion_conjugate", "quaternion_distance", "quaternion_exp", "quaternion_geodesic_distance",
+    "numpy_to_transform", "o_n_to_matrix", "orbit_rotation", "order_quads", "orthonormalize", "perturb",
+    "point_pair_features", "polygon_area", "probiou", "procrustes", "procrustes_conditioning",
+    "pytorch3d_camera_to_transform", "pytorch3d_to_matrix", "pytorch3d_to_transform", "quad_iou", "quads_to_boxes",
+    "quaternion_apply", "quaternion_conjugate", "quaternion_distance", "quaternion_exp", "quaternion_geodesic_distance",
     "quaternion_inverse", "quaternion_invert", "quaternion_log", "quaternion_mean", "quaternion_multiply",
     "quaternion_nlerp", "quaternion_normalize", "quaternion_pow", "quaternion_raw_multiply", "quaternion_slerp",
     "quaternion_standardize", "quaternion_to_axis_angle", "quaternion_to_euler", "quaternion_to_gibbs",

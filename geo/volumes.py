@@ -193,6 +193,22 @@ def _shear(volume: Tensor, along: int, by: int, factor: float) -> Tensor:
     return torch.fft.irfft(spectrum, n=size, dim=along)
 
 
+def orbit_rotation(azimuth: float, elevation: float) -> Tensor:
+    """(3, 3) float64 from the world, Y up, to a camera around it: rows are right, up and toward the camera.
+
+    Args:
+        azimuth: degrees, from the Z axis to the X axis.
+        elevation: degrees above.
+
+    >>> orbit_rotation(0.0, 0.0).tolist() == torch.eye(3).tolist()
+    True
+    """
+    a, e = math.radians(azimuth), math.radians(elevation)
+    toward = torch.tensor([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)], dtype=torch.float64)
+    right = torch.tensor([math.cos(a), 0.0, -math.sin(a)], dtype=torch.float64)
+    return torch.stack([right, torch.linalg.cross(toward, right), toward])
+
+
 def rotate_image(image: Tensor, angle: float) -> Tensor:
     """An image turned clockwise on the screen about its middle; by quarters exactly if it is square, else bilinear.
 

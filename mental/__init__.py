@@ -10,14 +10,26 @@ from .agent import (
     mean_actions,
     train_agent,
 )
+from .renderer import Decoder, Encoder, EquivariantRenderer, RendererConfig, tilt, turned_by, view_change
+from .vision import VisionConfig, VisionSymbolicModel, VolumeTransformer
 
 __all__ = [
     "AgentConfig",
     "DecisionAgent",
     "Decisions",
+    "Decoder",
+    "Encoder",
+    "EquivariantRenderer",
     "Look",
+    "RendererConfig",
+    "VisionConfig",
+    "VisionSymbolicModel",
+    "VolumeTransformer",
     "decide",
     "known_description",
     "mean_actions",
+    "tilt",
     "train_agent",
+    "turned_by",
+    "view_change",
 ]

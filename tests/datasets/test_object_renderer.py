@@ -11,9 +11,9 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from rotaware.datasets import enumerate_objects, mirrored_path, parse_path, posed_paths, render, rotated_path, voxelise
-from rotaware.datasets.object_renderer import HALF, camera_matrix
+from rotaware.datasets.object_renderer import HALF
 from rotaware.datasets.shepard_metzler import positions
-from rotaware.geo import cube_rotations, rotate_volume
+from rotaware.geo import cube_rotations, orbit_rotation, rotate_volume
 
 PATHS = posed_paths(enumerate_objects()[::37])
 AZIMUTHS = np.linspace(3.0, 357.0, len(PATHS))
@@ -78,7 +78,8 @@ def test_normals_are_directions_in_the_frame_of_the_camera() -> None:
     picture = render([parse_path("UUUBBRRFF")], [40.0], style="normal", size=128, samples=1)[0]
     colors = np.unique(picture.reshape(3, -1).T, axis=0)
     normals = colors[colors.any(axis=1)] / 255.0 * 2 - 1
-    faces = np.concatenate([camera_matrix(40.0).T, -camera_matrix(40.0).T])
+    camera = orbit_rotation(40.0, 25.0).numpy()
+    faces = np.concatenate([camera.T, -camera.T])
     assert len(normals) == 3 and (normals[:, 2] > 0).all()
     assert np.abs(normals[:, None] - faces).max(axis=2).min(axis=1).max() < 0.01
 
@@ -89,7 +90,7 @@ def test_volumes_hold_the_object_in_the_frame_of_the_camera() -> None:
     np.testing.assert_allclose(volumes.sum(axis=(1, 2, 3)) * voxel**3, 80.0, rtol=0.03)
     for path, azimuth, volume in zip(PATHS[:9], AZIMUTHS[:9], volumes[:9], strict=True):
         places = 2.0 * positions(path)
-        right, up, toward = camera_matrix(azimuth) @ (places - places.mean(axis=0)).T
+        right, up, toward = orbit_rotation(azimuth, 25.0).numpy() @ (places - places.mean(axis=0)).T
         at = np.stack([toward, -up, right]) / voxel + 12.0
         assert (volume[tuple(np.rint(at).astype(int))] > 0.6).all()
 
