@@ -34,7 +34,9 @@ def draw_objects(
     classes: Sequence[str],
     scores: NDArray[np.float64] | None = None,
 ) -> NDArray[np.uint8]:
-    """The image with an outline around each object, thicker along its first edge, and a legend of the classes in it.
+    """The image with an outline around each object and a legend of the classes in it.
+
+    Of labels, without scores, the first edge is thicker: it often is the front.
 
     Args:
         image: (H, W, 3) uint8.
@@ -60,7 +62,8 @@ def draw_objects(
     for number in np.flatnonzero(usable):
         corners, color = [tuple(corner) for corner in quads[number]], colors[labels[number]]
         pen.line([*corners, corners[0]], fill=color, width=line, joint="curve")
-        pen.line(corners[:2], fill=color, width=2 * line + 1)
+        if scores is None:
+            pen.line(corners[:2], fill=color, width=2 * line + 1)
         longest = np.linalg.norm(quads[number] - np.roll(quads[number], -1, axis=0), axis=1).max()
         if scores is not None and longest > _WORDY * line:
             x, y = quads[number].min(axis=0)
