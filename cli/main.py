@@ -41,6 +41,7 @@ examples:
   rotaware register scan_b.ply scan_a.ply
   rotaware inspect scan_b.ply
   rotaware apply scan_b__to__scan_a/transform.txt photos.ply -o moved.ply
+  rotaware detect predict harbour.png --model run -o found
 
 exit codes: 0 registered, 2 not registered, 3 ambiguous, 4 bad input, 5 unreadable file, 6 out of memory,
             64 bad usage, 70 our bug, 130 interrupted"""
@@ -79,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _build() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="rotaware",
-        description="Register 3-D scans: a pose to trust, or a plain 'not registered' with the reason.",
+        description="Register 3-D scans: a pose to trust, or a plain 'not registered' with the reason. "
+        "Detect oriented objects in aerial images.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
