@@ -14,6 +14,11 @@ _MOST = 8
 _EMPTY = 1e-14
 
 
+# Planes of the (6, 10, 2) that the functions below work in: slices of arrays would cost more than the arithmetic.
+_TRIANGLES, _QUADS = (2, 3), (4, 5)
+_PLANES = 6
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _signed_area(polygon: np.ndarray, count: int) -> float:
     """About the first corner."""
@@ -26,37 +31,39 @@ def _signed_area(polygon: np.ndarray, count: int) -> float:
     return 0.5 * total
 
 
-@njit(cache=True, nogil=True)
-def _common_area(
-    a: np.ndarray, size_a: int, b: np.ndarray, size_b: int, buffer: np.ndarray, other: np.ndarray
-) -> float:
-    """Of convex polygons with positive areas: `a` clipped by every edge of `b`."""
-    count = size_a
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _common_area(work: np.ndarray, a: int, size_a: int, b: int, size_b: int) -> float:
+    """Of convex polygons with positive areas, in planes of `work`: `a` clipped by every edge of `b`."""
+    now, count = 0, size_a
     for k in range(size_a):
-        buffer[k, 0], buffer[k, 1] = a[k, 0], a[k, 1]
+        work[0, k, 0], work[0, k, 1] = work[a, k, 0], work[a, k, 1]
     for k in range(size_b):
-        sx, sy = b[k, 0], b[k, 1]
+        sx, sy = work[b, k, 0], work[b, k, 1]
         following = k + 1 if k + 1 < size_b else 0
-        ex, ey = b[following, 0] - sx, b[following, 1] - sy
-        new = 0
-        px, py = buffer[count - 1, 0], buffer[count - 1, 1]
+        ex, ey = work[b, following, 0] - sx, work[b, following, 1] - sy
+        new, then = 0, 1 - now
+        px, py = work[now, count - 1, 0], work[now, count - 1, 1]
         behind = ex * (py - sy) - ey * (px - sx)
         for i in range(count):
-            qx, qy = buffer[i, 0], buffer[i, 1]
+            qx, qy = work[now, i, 0], work[now, i, 1]
             depth = ex * (qy - sy) - ey * (qx - sx)
             if (depth >= 0.0) != (behind >= 0.0):
                 share = behind / (behind - depth)
-                other[new, 0], other[new, 1] = px + share * (qx - px), py + share * (qy - py)
+                work[then, new, 0], work[then, new, 1] = px + share * (qx - px), py + share * (qy - py)
                 new += 1
             if depth >= 0.0:
-                other[new, 0], other[new, 1] = qx, qy
+                work[then, new, 0], work[then, new, 1] = qx, qy
                 new += 1
             px, py, behind = qx, qy, depth
         if new < 3:
             return 0.0
-        buffer, other = other, buffer
-        count = new
-    return max(0.0, _signed_area(buffer, count))
+        now, count = then, new
+    x0, y0 = work[now, 0, 0], work[now, 0, 1]
+    total = 0.0
+    for k in range(1, count - 1):
+        ax, ay = work[now, k, 0] - x0, work[now, k, 1] - y0
+        total += ax * (work[now, k + 1, 1] - y0) - (work[now, k + 1, 0] - x0) * ay
+    return max(0.0, 0.5 * total)
 
 
 @njit(cache=True, nogil=True)
@@ -69,30 +76,31 @@ def _is_convex(quad: np.ndarray) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
-def _common_of_quads(a: np.ndarray, b: np.ndarray, convex: bool, work: np.ndarray) -> float:
-    """Of quads with positive areas; (6, 10, 2) to work in."""
-    buffer, other = work[0], work[1]
+@njit(cache=True, nogil=True, inline="always")
+def _common_of_quads(work: np.ndarray, convex: bool) -> float:
+    """Of the quads with positive areas in `work`."""
     if convex:
-        return _common_area(a, 4, b, 4, buffer, other)
-    first, second = work[2], work[3]
+        return _common_area(work, _QUADS[0], 4, _QUADS[1], 4)
     total = 0.0
     for s in range(1, 3):
-        sign = _triangle(a, s, first)
+        sign = _triangle(work, _QUADS[0], s, _TRIANGLES[0])
         for t in range(1, 3):
-            total += sign * _triangle(b, t, second) * _common_area(first, 3, second, 3, buffer, other)
+            other = _triangle(work, _QUADS[1], t, _TRIANGLES[1])
+            total += sign * other * _common_area(work, _TRIANGLES[0], 3, _TRIANGLES[1], 3)
     return max(0.0, total)
 
 
 @njit(cache=True, nogil=True)
-def _triangle(quad: np.ndarray, k: int, out: np.ndarray) -> float:
+def _triangle(work: np.ndarray, quad: int, k: int, out: int) -> float:
     """Corners 0, k, k + 1 in the order that gives a positive area, and the sign of the area as they were."""
     for axis in range(2):
-        out[0, axis], out[1, axis], out[2, axis] = quad[0, axis], quad[k, axis], quad[k + 1, axis]
-    area = _signed_area(out, 3)
-    if area < 0.0:
+        work[out, 0, axis], work[out, 1, axis] = work[quad, 0, axis], work[quad, k, axis]
+        work[out, 2, axis] = work[quad, k + 1, axis]
+    ax, ay = work[out, 1, 0] - work[out, 0, 0], work[out, 1, 1] - work[out, 0, 1]
+    bx, by = work[out, 2, 0] - work[out, 0, 0], work[out, 2, 1] - work[out, 0, 1]
+    if ax * by - bx * ay < 0.0:
         for axis in range(2):
-            out[1, axis], out[2, axis] = out[2, axis], out[1, axis]
+            work[out, 1, axis], work[out, 2, axis] = work[out, 2, axis], work[out, 1, axis]
         return -1.0
     return 1.0
 
@@ -115,39 +123,37 @@ def prepared(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return ordered, hulls, areas, convex
 
 
-@njit(cache=True, nogil=True)
-def _overlap(  # type: ignore[no-untyped-def]
-    quad_a, area_a, convex_a, quad_b, area_b, convex_b, of_first, work
-):
-    """Of one pair of quads with positive areas; (6, 10, 2) to work in."""
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _overlap(quads_a, areas_a, convex_a, i, quads_b, areas_b, convex_b, j, of_first, work):  # type: ignore[no-untyped-def]
+    """Of row `i` of some quads and row `j` of others."""
+    area_a, area_b = areas_a[i], areas_b[j]
     if area_a <= _EMPTY or area_b <= _EMPTY:
         return 0.0
     # About a point between the two, so that far from the origin no digit is lost.
-    x = 0.25 * (quad_a[0, 0] + quad_a[2, 0] + quad_b[0, 0] + quad_b[2, 0])
-    y = 0.25 * (quad_a[0, 1] + quad_a[2, 1] + quad_b[0, 1] + quad_b[2, 1])
-    first, second = work[4], work[5]
+    x = 0.25 * (quads_a[i, 0, 0] + quads_a[i, 2, 0] + quads_b[j, 0, 0] + quads_b[j, 2, 0])
+    y = 0.25 * (quads_a[i, 0, 1] + quads_a[i, 2, 1] + quads_b[j, 0, 1] + quads_b[j, 2, 1])
+    first, second = _QUADS
     for k in range(4):
-        first[k, 0], first[k, 1] = quad_a[k, 0] - x, quad_a[k, 1] - y
-        second[k, 0], second[k, 1] = quad_b[k, 0] - x, quad_b[k, 1] - y
-    common = _common_of_quads(first, second, convex_a and convex_b, work)
+        work[first, k, 0], work[first, k, 1] = quads_a[i, k, 0] - x, quads_a[i, k, 1] - y
+        work[second, k, 0], work[second, k, 1] = quads_b[j, k, 0] - x, quads_b[j, k, 1] - y
+    common = _common_of_quads(work, convex_a[i] and convex_b[j])
     whole = area_a if of_first else area_a + area_b - common
     return min(1.0, common / whole) if np.isfinite(whole) and whole > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True)
 def _fill(a, b, order, widest, of_first, found, start, stop):  # type: ignore[no-untyped-def]
-    """Rows of the result; `b` is sorted by the left ends of its hulls, `order` tells where each belongs."""
+    """Rows of the result, which is 0; `b` is sorted by the left ends of its hulls, `order` tells where each belongs."""
     quads_a, hulls_a, areas_a, convex_a = a
     quads_b, hulls_b, areas_b, convex_b = b
-    work = np.empty((6, _MOST + 2, 2))
+    work = np.empty((_PLANES, _MOST + 2, 2))
     ends = hulls_b[:, 0].copy()
     for i in range(start, stop):
         left, top, right, bottom = hulls_a[i, 0], hulls_a[i, 1], hulls_a[i, 2], hulls_a[i, 3]
-        found[i] = 0.0
         for j in range(np.searchsorted(ends, left - widest), np.searchsorted(ends, right)):
             if left < hulls_b[j, 2] and top < hulls_b[j, 3] and hulls_b[j, 1] < bottom:
                 found[i, order[j]] = _overlap(
-                    quads_a[i], areas_a[i], convex_a[i], quads_b[j], areas_b[j], convex_b[j], of_first, work
+                    quads_a, areas_a, convex_a, i, quads_b, areas_b, convex_b, j, of_first, work
                 )
 
 
@@ -155,9 +161,9 @@ def _fill(a, b, order, widest, of_first, found, start, stop):  # type: ignore[no
 def _fill_aligned(a, b, of_first, found, start, stop):  # type: ignore[no-untyped-def]
     quads_a, _, areas_a, convex_a = a
     quads_b, _, areas_b, convex_b = b
-    work = np.empty((6, _MOST + 2, 2))
+    work = np.empty((_PLANES, _MOST + 2, 2))
     for i in range(start, stop):
-        found[i] = _overlap(quads_a[i], areas_a[i], convex_a[i], quads_b[i], areas_b[i], convex_b[i], of_first, work)
+        found[i] = _overlap(quads_a, areas_a, convex_a, i, quads_b, areas_b, convex_b, i, of_first, work)
 
 
 def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: bool, dtype: np.dtype) -> np.ndarray:
@@ -169,7 +175,7 @@ def quad_overlaps_cpu(a: np.ndarray, b: np.ndarray, of_first: bool, aligned: boo
             lambda start, stop: _fill_aligned(first, second, of_first, found, start, stop), len(a), smallest=2000
         )
         return found
-    found = np.empty((len(a), len(b)), dtype)
+    found = np.zeros((len(a), len(b)), dtype)
     # Hulls with NaN come last, and overlap none.
     order = np.argsort(second[1][:, 0], kind="stable")
     quads, hulls, areas, convex = second
@@ -193,7 +199,7 @@ def greedy_nms(quads: np.ndarray, labels: np.ndarray, threshold: float, most: in
     gone = np.zeros(n, np.bool_)
     kept = np.empty(n, np.int64)
     count = 0
-    work = np.empty((6, _MOST + 2, 2))
+    work = np.empty((_PLANES, _MOST + 2, 2))
     for i in range(n):
         if gone[i]:
             continue
@@ -211,6 +217,6 @@ def greedy_nms(quads: np.ndarray, labels: np.ndarray, threshold: float, most: in
                 and top < hulls[j, 3]
                 and hulls[j, 1] < bottom
             ):
-                shared = _overlap(ordered[i], areas[i], convex[i], ordered[j], areas[j], convex[j], False, work)
+                shared = _overlap(ordered, areas, convex, i, ordered, areas, convex, j, False, work)
                 gone[j] = shared > threshold
     return kept[:count]
